@@ -109,7 +109,7 @@ def test_scripts_that_redis_forgot_are_loaded_again(fleet: Fleet) -> None:
     assert "Traceback" not in fleet.logs[logged:]
 
 
-def test_a_pool_whose_state_is_gone_learns_it_anew(fleet: Fleet) -> None:
+def test_a_pool_whose_state_is_gone_learns_it_again(fleet: Fleet) -> None:
     ids = send(fleet)
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
     with redis.Redis.from_url(fleet.redis.url) as client:

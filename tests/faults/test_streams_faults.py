@@ -8,7 +8,7 @@ from tests.fleets import StartFleet
 from tests.processes import Worker, eventually
 
 
-def test_the_stream_of_a_killed_worker_begins_anew_and_its_reader_sees_that(
+def test_the_stream_of_a_killed_worker_begins_again_and_its_reader_sees_that(
     start_fleet: StartFleet,
 ) -> None:
     fleet = start_fleet(count=1, groq_keys=2)

@@ -25,7 +25,7 @@ def store(server: EmbeddedRedis, job: str, record: str) -> None:
         client.set(f"celery-task-meta-{job}", record)
 
 
-async def test_a_wait_goes_on_while_redis_is_away(server: EmbeddedRedis) -> None:
+async def test_a_wait_goes_on_while_redis_is_down(server: EmbeddedRedis) -> None:
     url = server.url
     async with AsyncKeywheel(url) as client:
         with Keywheel(url) as blocking:

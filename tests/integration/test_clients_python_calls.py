@@ -71,7 +71,7 @@ async def test_a_job_is_enqueued_with_its_arguments_and_its_id_comes_back(
     )
 
 
-async def test_a_cancel_is_kept_as_long_as_a_job_may_last_and_workers_hear_of_it(
+async def test_a_cancel_is_kept_as_long_as_a_job_may_last_and_workers_receive_it(
     client: Any, books: Any
 ) -> None:
     with books.pubsub() as channel:

@@ -138,7 +138,7 @@ def test_a_missing_program_is_named(
     assert not (checkout.folder / ".venv").exists()
 
 
-def test_formatting_goes_on_where_a_fault_of_style_needs_a_person(tmp_path: Path) -> None:
+def test_formatting_goes_on_if_a_fault_of_style_needs_a_person(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)

@@ -115,7 +115,7 @@ def test_a_log_of_tls_keys_that_cannot_be_written_ends_the_start_with_a_sentence
         assert json.loads(done.stderr.splitlines()[-1])["level"] == "CRITICAL"
 
 
-def test_a_log_of_tls_keys_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
+def test_a_log_of_tls_keys_that_can_be_written_is_not_a_problem(tmp_path: Path) -> None:
     assert key_log_problem({"SSLKEYLOGFILE": str(tmp_path / "keys")}) is None
     assert key_log_problem({"SSLKEYLOGFILE": ""}) is None
 

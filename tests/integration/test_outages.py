@@ -136,7 +136,7 @@ async def test_a_call_of_another_model_wakes_nobody(broker: Any) -> None:
     assert await wakes(broker, outages, "c")
 
 
-async def test_jobs_are_woken_by_a_later_call_if_the_broker_is_away(
+async def test_jobs_are_woken_by_a_later_call_if_the_broker_is_down(
     broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outages = Outages(broker)

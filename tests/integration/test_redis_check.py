@@ -50,7 +50,7 @@ def test_a_redis_that_grants_every_right_is_not_mentioned(
     assert not caplog.messages
 
 
-def test_the_check_passes_while_redis_is_away() -> None:
+def test_the_check_passes_while_redis_is_down() -> None:
     check_redis(settings_from({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}))
 
 

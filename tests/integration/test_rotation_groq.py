@@ -71,7 +71,7 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
 
 # The account's limit, the tokens that Groq reserves without a cap, and the cap that is then sent.
 @pytest.mark.parametrize(("limit", "reserved", "cap"), [(500, 900, 490), (1_500, 2_000, 1_024)])
-async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(
+async def test_if_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(
     redis_url: str, limit: int, reserved: int, cap: int
 ) -> None:
     limits = {
@@ -119,7 +119,7 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
         await groq.close()
 
 
-async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis_url: str) -> None:
+async def test_if_one_of_three_organisations_keeps_a_model_no_job_fails(redis_url: str) -> None:
     limits = {"groq_rpm": 0, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_latency_ms": 5}
     with Sandbox(groq_keys=3, resend_keys=0, **limits) as sandbox:
         keys = sandbox.keys("groq")

@@ -93,7 +93,7 @@ def test_a_module_of_the_users_that_hides_one_is_named(
     assert f"{tmp_path / name} hides the module {package} that is needed, " in log
 
 
-def test_the_sentence_about_a_hidden_module_is_json_where_the_logs_are(tmp_path: Path) -> None:
+def test_the_sentence_about_a_hidden_module_is_json_if_the_logs_are(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "__init__.py").write_text("")
     log = started(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}", KEYWHEEL_LOG_FORMAT="json")
@@ -103,7 +103,7 @@ def test_the_sentence_about_a_hidden_module_is_json_where_the_logs_are(tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Celery warns of root alone")
-def test_a_worker_of_root_where_each_warning_is_an_error_says_what_to_do(tmp_path: Path) -> None:
+def test_a_worker_of_root_if_each_warning_is_an_error_says_what_to_do(tmp_path: Path) -> None:
     assert (
         "Python turns each warning into an error here (PYTHONWARNINGS=error or -W error), also "
         "Celery's warning about a worker with superuser privileges: start it as another user "

@@ -170,7 +170,7 @@ async def test_jobs_are_cancelled_once_each(
         ((), {"id": "two words"}, "^id: "),
     ],
 )
-async def test_nothing_is_cancelled_where_the_ids_are_not_clear(
+async def test_nothing_is_cancelled_if_the_ids_are_not_clear(
     runtime: Any,
     monkeypatch: pytest.MonkeyPatch,
     args: tuple[str, ...],

@@ -98,7 +98,7 @@ async def test_the_address_that_answered_comes_first_afterwards(
 
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
-async def test_where_no_address_answers_the_last_failure_is_raised_and_the_host_keeps_its_name(
+async def test_if_no_address_answers_the_last_failure_is_raised_and_the_host_keeps_its_name(
     port: int, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (_SILENT, port))

@@ -106,7 +106,7 @@ def test_a_reply_beside_goes_to_the_function_that_waits_for_it_and_messages_to_t
     ("protocol", "answer", "sweep_s"),
     [(3, b"OK", 10.0), ("3", b"OK", 10.0), (2, b"OK", 0.1), (3, redis.ResponseError("no"), 0.1)],
 )
-def test_the_queues_of_a_server_that_reports_changes_are_read_seldom(
+def test_the_queues_of_a_server_that_reports_changes_are_read_rarely(
     bench: TakingBench, caplog: pytest.LogCaptureFixture, protocol: Any, answer: Any, sweep_s: float
 ) -> None:
     bench.wire.get_protocol.return_value = protocol
@@ -127,7 +127,7 @@ def test_the_queues_of_a_server_that_reports_changes_are_read_seldom(
 
 
 @pytest.mark.parametrize(("polling_s", "swept_s"), [(None, 10), (1, 10), (60, 60)])
-def test_kombus_polling_interval_counts_where_it_is_longer(
+def test_kombus_polling_interval_counts_if_it_is_longer(
     bench: TakingBench, polling_s: float | None, swept_s: float
 ) -> None:
     bench.channel.brpop_timeout = polling_s

@@ -29,13 +29,13 @@ def read_at_once(bench: TakingBench, **more: Any) -> list[Any]:
     return list(calls.mock_calls)
 
 
-def test_where_a_queue_changed_the_reply_is_read_if_it_comes_at_once(bench: TakingBench) -> None:
+def test_after_a_queue_changed_the_reply_is_read_if_it_comes_at_once(bench: TakingBench) -> None:
     bench.replies.append(7)
     assert read_at_once(bench) == [call.ask(), call.read(bench.wire)]
 
 
 @pytest.mark.parametrize("why", ["far", "not asked", "no hub"])
-def test_the_reply_is_left_to_the_hub_where_it_does_not_come_at_once(
+def test_the_reply_is_left_to_the_hub_if_it_does_not_come_at_once(
     bench: TakingBench, why: str
 ) -> None:
     if why != "far":
@@ -47,7 +47,7 @@ def test_the_reply_is_left_to_the_hub_where_it_does_not_come_at_once(
 
 
 @pytest.mark.parametrize(("sweep_s", "nudged"), [(0.1, [call(0.1)]), (1.0, []), (10.0, [])])
-def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
+def test_if_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
     bench: TakingBench, sweep_s: float, nudged: list[Any]
 ) -> None:
     bench.hints.all_empty, bench.channel.sweep_s = True, sweep_s
@@ -68,7 +68,7 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
         ({"a"}, 3, [call(3)], 0.0),
     ],
 )
-def test_a_channel_that_found_nothing_where_a_message_was_reported_looks_first(
+def test_a_channel_that_found_nothing_although_a_message_was_reported_polls_first(
     bench: TakingBench, asked_lists: Any, count: int, noted: list[Any], looks_until_s: float
 ) -> None:
     bench.hints.requested, bench.channel._looks_until_s = asked_lists, 5.0
@@ -174,7 +174,7 @@ def test_all_lists_of_the_queues_are_watched_by_their_keys(
         (lambda channel_read: setattr(channel_read, "connection", None), 0, 0),
     ],
 )
-def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
+def test_after_the_last_cancel_the_awaited_reply_is_given_up(
     bench: TakingBench,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Any], None],

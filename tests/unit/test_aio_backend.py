@@ -26,7 +26,7 @@ def _loud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
 
 
-def test_pauses_grow_and_a_server_that_is_away_is_tried_as_often_as_the_policy_says(
+def test_pauses_grow_and_a_server_that_is_down_is_tried_as_often_as_the_policy_says(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pauses = _Pauses(POLICY, endless=False)

@@ -92,7 +92,7 @@ def test_a_chord_is_notified_of_a_part_whose_chain_was_revoked(store: Store) -> 
     ]
 
 
-def test_a_chord_is_notified_even_where_nothing_is_stored(store: Store) -> None:
+def test_a_chord_is_notified_even_if_nothing_is_stored(store: Store) -> None:
     request = Context(chain=[LAST])
     store.backend.mark_as_revoked("first", "expired", request=request, store_result=False)
     assert store.chord_parts == [("last", states.REVOKED, "expired")]

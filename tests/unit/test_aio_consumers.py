@@ -96,7 +96,7 @@ def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_i
 
 
 @pytest.mark.parametrize("why", ["a queue is consumed", "no acknowledgements"])
-def test_a_channel_stays_as_kombus_own_where_it_could_not_change(
+def test_a_channel_stays_as_kombus_own_if_it_could_not_change(
     consuming: Consuming, why: str
 ) -> None:
     consuming.channel.basic_consume("a", True, print, "one")

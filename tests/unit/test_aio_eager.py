@@ -242,7 +242,7 @@ async def test_a_coroutine_in_the_background_is_not_collected() -> None:
     await asyncio.wait([task])
 
 
-async def test_a_hook_that_fails_where_nobody_waits_is_logged(
+async def test_a_hook_that_fails_while_nobody_waits_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def hook() -> None:

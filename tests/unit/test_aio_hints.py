@@ -70,7 +70,7 @@ def test_a_list_of_which_not_all_was_taken_is_read_again_and_the_others_are_not(
     assert chosen(hints, *"abc") == (["b"], [0])
 
 
-def test_where_a_look_at_all_lists_did_not_take_all_every_list_is_read_again() -> None:
+def test_if_a_look_at_all_lists_did_not_take_all_every_list_is_read_again() -> None:
     hints = empty()
     hints.look_everywhere()
     assert not hints.all_empty

@@ -190,7 +190,7 @@ def test_a_job_that_was_received_is_logged_and_announced_as_by_celery(bench: Int
 
 
 @pytest.mark.parametrize("quiet", ["no dispatcher", "disabled", "task sends none"])
-def test_events_are_sent_only_where_somebody_wants_them(bench: IntakeBench, quiet: str) -> None:
+def test_events_are_sent_only_if_somebody_wants_them(bench: IntakeBench, quiet: str) -> None:
     bench.log.isEnabledFor.return_value = False
     if quiet == "no dispatcher":
         bench.consumer.event_dispatcher = None
@@ -278,7 +278,7 @@ def test_a_tasks_own_strategy_or_request_stays(
     ("restarts", "restored", "at_once"),
     [(0, False, True), (0, True, True), (1, True, True), (1, False, False)],
 )
-def test_messages_are_settled_at_once_where_the_transport_notes_that(
+def test_messages_are_settled_at_once_if_the_transport_notes_that(
     bench: IntakeBench, *, restarts: int, restored: bool, at_once: bool
 ) -> None:
     consumer = bench.consumer

@@ -149,7 +149,7 @@ def test_storing_the_end_of_a_job_may_take_as_long_again_but_not_for_ever() -> N
 
 
 @pytest.mark.parametrize("waits_in", ["body", "store"])
-def test_the_time_in_which_redis_is_away_counts_for_no_hard_limit(waits_in: str) -> None:
+def test_the_time_in_which_redis_is_down_counts_for_no_hard_limit(waits_in: str) -> None:
     run = Run(timeout_s=HARD_S)
 
     def wait() -> None:
@@ -172,7 +172,7 @@ def test_the_time_in_which_redis_is_away_counts_for_no_hard_limit(waits_in: str)
     assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
 
 
-def test_a_job_whose_body_found_it_revoked_times_out_no_more(
+def test_a_job_whose_body_found_it_revoked_no_longer_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     announced = Mock()

@@ -80,7 +80,7 @@ def test_a_message_is_kombus_and_goes_back_as_it_came(
     assert json.dumps(message._raw, sort_keys=True) == before
 
 
-def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any) -> None:
+def test_a_body_is_decoded_as_by_kombu_and_refused_if_kombu_refuses_it(channel: Any) -> None:
     fast_json.install()
     message = Message(_payload("W1tdLCB7fSwge31d"), channel=channel)
     with pytest.raises(ContentDisallowed):

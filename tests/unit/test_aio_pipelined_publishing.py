@@ -140,9 +140,7 @@ async def test_an_app_has_one_publisher_and_a_failure_is_not_kept(
     assert opened.await_count == 3
 
 
-async def test_where_each_message_has_an_event_or_the_transport_is_not_ours_celery_publishes() -> (
-    None
-):
+async def test_if_each_message_has_an_event_or_the_transport_is_not_ours_celery_publishes() -> None:
     for broker, events in (("memory://localhost", False), ("redis://127.0.0.1:1", True)):
         app = Celery(broker=broker, set_as_current=False)
         app.conf.task_send_sent_event = events
@@ -150,5 +148,5 @@ async def test_where_each_message_has_an_event_or_the_transport_is_not_ours_cele
         app.close()
 
 
-def test_a_message_goes_in_a_pipeline_only_where_that_is_asked_for() -> None:
+def test_a_message_goes_in_a_pipeline_only_if_that_is_asked_for() -> None:
     assert Context().run(is_wanted.get) is False

@@ -243,7 +243,7 @@ def test_a_reply_that_was_read_from_the_socket_is_seen(kind: str, *, waits: bool
     assert connection.can_read.call_args_list == looks
 
 
-def test_a_reply_is_waited_for_a_moment_where_the_connection_is_open() -> None:
+def test_a_reply_is_waited_for_a_moment_if_the_connection_is_open() -> None:
     assert poller.arrives_soon(SimpleNamespace(_sock=None)) is False
     near, far = socket.socketpair()
     with near, far:

@@ -170,7 +170,7 @@ def test_on_a_closed_channel_the_keeper_acknowledges_or_the_broker_delivers_agai
 
 
 @pytest.mark.parametrize("leases", [True, False])
-def test_a_rejected_message_goes_back_behind_the_acknowledgements_or_stays_where_nothing_is_taken(
+def test_a_rejected_message_goes_back_behind_the_acknowledgements_or_stays_if_the_broker_refuses(
     broker: Broker,
     qos: TransportQoS,
     monkeypatch: pytest.MonkeyPatch,

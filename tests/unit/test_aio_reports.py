@@ -39,7 +39,7 @@ def request_of(**raises: Exception) -> Any:
         (KeyError("x"), False),
     ],
 )
-def test_a_message_goes_back_where_the_store_refused_and_is_acknowledged_after_a_bug(
+def test_a_message_goes_back_if_the_store_refused_and_is_acknowledged_after_a_bug(
     caplog: pytest.LogCaptureFixture, error: Exception, *, of_store: bool
 ) -> None:
     request = request_of()

@@ -99,7 +99,7 @@ async def test_the_failure_of_an_earlier_task_is_that_of_its_chain(store: Store)
     assert await await_result(unasked, propagate=False) == 7
 
 
-async def test_a_group_has_the_results_of_its_parts_and_none_where_they_are_ignored(
+async def test_a_group_has_the_results_of_its_parts_and_none_if_they_are_ignored(
     store: Store,
 ) -> None:
     ignored = store.of("ignored")

@@ -121,7 +121,7 @@ def test_the_first_message_to_a_queue_is_celerys_and_all_others_go_together(sent
     ["task_always_eager", "task_send_sent_event", "task_compression", "task_protocol",
      "a receiver", "a job", "another broker"],
 )  # fmt: skip
-def test_where_more_than_the_broker_handles_a_message_celery_sends_it(
+def test_if_more_than_the_broker_handles_a_message_celery_sends_it(
     sent: Sent, monkeypatch: pytest.MonkeyPatch, special: str
 ) -> None:
     def receiver(**_: Any) -> None: ...

@@ -156,7 +156,7 @@ async def test_a_connection_leaves_a_former_primary(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
-async def test_after_a_refused_connection_the_sentinels_are_asked_anew(kind: Any) -> None:
+async def test_after_a_refused_connection_the_sentinels_are_asked_again(kind: Any) -> None:
     connection = connection_of(kind)
     await done(connection._connect())
     assert connection.calls.mock_calls == [call._connect(*PRIMARY), call.open()]

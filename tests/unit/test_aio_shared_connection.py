@@ -139,7 +139,7 @@ async def test_a_command_has_its_whole_time_however_old_those_before_it_were(loo
     assert len(loop.timers) == 2
 
 
-async def test_once_no_command_waits_the_next_one_starts_the_time_anew(
+async def test_once_no_command_waits_the_next_one_starts_the_time_again(
     loop: _Loop,
 ) -> None:
     wire = _Wire()

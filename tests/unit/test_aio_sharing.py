@@ -70,7 +70,7 @@ def shared(now: SimpleNamespace, channel: Channel) -> QueueSharing:
         (0, False, 5),
     ],
 )
-def test_queues_are_looked_at_often_while_messages_name_tenants_and_seldom_while_none_waits(
+def test_queues_are_looked_at_often_while_messages_name_tenants_and_rarely_while_none_waits(
     now: SimpleNamespace,
     channel: Channel,
     shared: QueueSharing,
@@ -133,7 +133,7 @@ def test_the_script_gets_all_lists_and_for_how_long_a_message_may_be_parked(
         shared._ask()
 
 
-def test_where_a_hub_runs_the_order_is_a_chore_that_goes_on_while_there_is_more(
+def test_if_a_hub_runs_the_order_is_a_chore_that_goes_on_while_there_is_more(
     now: SimpleNamespace, channel: Channel, shared: QueueSharing
 ) -> None:
     channel.connection.cycle.hub = object()

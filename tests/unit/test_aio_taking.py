@@ -54,7 +54,7 @@ def test_a_request_names_the_lists_and_how_many_messages_there_is_room_for(
 @pytest.mark.parametrize(
     "why", ["empty", "left to others", "no room", "refused", "too little", "limits"]
 )
-def test_nothing_is_asked_for_in_vain(bench: TakingBench, why: str) -> None:
+def test_no_request_is_sent_without_need(bench: TakingBench, why: str) -> None:
     if why == "empty":
         bench.hints.look_at_s, bench.hints.all_empty = 1000.5, True
     if why == "left to others":
@@ -100,7 +100,7 @@ def test_only_the_queues_that_have_room_are_asked(bench: TakingBench) -> None:
     bench.channel.connection.cycle.nudge.assert_not_called()
 
 
-def test_where_others_took_all_a_channel_looks_first(bench: TakingBench) -> None:
+def test_if_others_took_all_a_channel_looks_first(bench: TakingBench) -> None:
     bench.hints.requested, bench.channel._looks_until_s = {"a"}, 1000.1
     bench.channel.ask()
     assert bench.sent == [("EXISTS", *LISTS)]

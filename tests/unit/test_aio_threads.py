@@ -64,7 +64,7 @@ def test_calls_that_wait_when_the_threads_end_are_cancelled_or_made(*, cancels: 
     assert [call.cancelled() for call in waiting] == [cancels] * 3
 
 
-def test_a_thread_that_is_written_off_is_replaced_where_a_call_waits_for_one() -> None:
+def test_a_thread_that_is_written_off_is_replaced_if_a_call_waits_for_one() -> None:
     threads, gate = DaemonThreads(1, name="t"), threading.Event()
     stuck, waiting = threads.submit(gate.wait), threads.submit(lambda: "done")
     threads.write_off(0)

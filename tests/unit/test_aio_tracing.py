@@ -96,7 +96,7 @@ def test_a_context_reads_as_celerys(fields: dict[str, Any]) -> None:
     assert vars(tracing.JobContext(x=1)) == vars(Context(x=1))
 
 
-def test_a_body_is_run_directly_where_the_workers_wrapper_is_no_call_of_its_own(
+def test_a_body_is_run_directly_if_only_celery_has_wrapped_its_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def wrapped(self: Any) -> None: ...

@@ -107,7 +107,7 @@ def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(
     assert caplog.text.count("cannot send acknowledgements") == 2
 
 
-def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found_a_message() -> (
+def test_a_channel_polls_later_after_each_poll_without_a_message_and_at_once_after_a_message() -> (
     None
 ):
     backoff, pauses_ms = LookBackoff(), []
@@ -120,7 +120,7 @@ def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found
 
 # The number of workers, and for how many milliseconds the last one waits.
 @pytest.mark.parametrize(("workers", "last_ms"), [(8, 0), (9, 18), (200, 400), (5_000, 2_000)])
-def test_where_many_workers_wait_they_look_one_after_the_other(
+def test_if_many_workers_wait_they_look_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch, workers: int, last_ms: float
 ) -> None:
     backoff = LookBackoff()
@@ -197,7 +197,7 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
     loop.add_reader.assert_called_once_with(4, transport.on_readable, 4)  # 3 was there already
 
 
-def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(
+def test_each_channel_of_a_connection_is_closed_though_the_server_is_down(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport, stock = transport_of(), Mock()

@@ -219,7 +219,7 @@ def test_a_mistake_is_one_plain_sentence(kwargs: dict[str, Any], sentence: str) 
 @pytest.mark.parametrize(
     "content", [{"type": "Buffer", "data": CANARY}, {"type": "Blob", "data": []}, {"data": []}]
 )
-def test_an_object_that_holds_no_bytes_is_no_content(content: object) -> None:
+def test_an_object_that_holds_no_bytes_is_not_content(content: object) -> None:
     assert "attachments.0.content: must be" in refusal(
         MAIL | {"attachments": [{"content": content}]}
     )

@@ -115,7 +115,7 @@ async def test_the_state_of_a_job_that_runs_is_left_to_its_end(
         TimeoutError(),
     ],
 )
-async def test_a_job_perhaps_runs_where_the_workers_cannot_be_asked(
+async def test_a_job_perhaps_runs_if_the_workers_cannot_be_asked(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "worker.cancellations")
@@ -216,7 +216,7 @@ async def test_of_several_jobs_each_has_an_outcome(
         (None, "a", 60.0, False),  # this loop has not read stored cancels
     ],
 )
-async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancelled(
+async def test_an_early_look_counts_if_redis_said_just_now_that_nobody_cancelled(
     cancelled: Any, job_id: str, counts_s: float, monkeypatch: pytest.MonkeyPatch, *, clear: bool
 ) -> None:
     async def look() -> set[str]:
@@ -231,7 +231,7 @@ async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancel
     assert await cancellations.EarlyLook(job_id).is_clear(job_id) is clear
 
 
-def test_each_stamp_is_named_alike_by_a_message_and_by_a_revoke() -> None:
+def test_each_stamp_is_named_in_the_same_way_by_a_message_and_by_a_revoke() -> None:
     stamps = cancellations.stamps_in({"group": ["g", None, 7], "tenant": "acme"})
     assert len(set(stamps)) == 3
     assert cancellations.stamps_in({"group": "g"}) == stamps[:1]

@@ -146,7 +146,7 @@ async def test_of_many_workers_one_closes_the_stream_of_a_cancelled_job() -> Non
     assert redis.pipe.execute.await_count == 2
 
 
-async def test_a_job_runs_where_redis_does_not_say_whether_it_is_cancelled(
+async def test_a_job_runs_if_redis_does_not_say_whether_it_is_cancelled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     known: Any = SimpleNamespace(has=AsyncMock(side_effect=LostError("gone")))

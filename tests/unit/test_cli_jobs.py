@@ -144,7 +144,7 @@ def quoted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize(("own", "replaced"), [((), [["keys of the names"]]), (("k",), [])])
-def test_a_quote_counts_the_keys_of_the_workers_where_there_are_none_here(
+def test_a_quote_counts_the_keys_of_the_workers_if_there_are_none_here(
     monkeypatch: pytest.MonkeyPatch, quoted: list[Any], own: tuple[str, ...], replaced: list[Any]
 ) -> None:
     pool = _Pool(*own)

@@ -64,7 +64,7 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     assert checked.closed > 0
 
 
-def test_every_key_is_checked_and_the_exit_status_is_1_where_one_cannot_serve(
+def test_every_key_is_checked_and_the_exit_status_is_1_if_one_cannot_serve(
     checking: Any,
 ) -> None:
     result = run_command(keys.keys, "check")

@@ -52,7 +52,7 @@ from worker.startup.redis_tls import tls_refusal_of
         ),
     ],
 )
-def test_only_where_nothing_listens_a_command_asks_whether_redis_runs(
+def test_only_if_nothing_listens_a_command_asks_whether_redis_runs(
     error: Exception, sentence: str
 ) -> None:
     assert failure_of(error) == sentence

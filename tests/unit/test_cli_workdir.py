@@ -56,7 +56,7 @@ def test_a_folder_that_celery_cannot_enter_is_a_sentence(
     assert (capsys.readouterr().err, hooks) == ("", passed_on)
 
 
-def test_a_process_that_is_no_command_of_celery_keeps_its_hook(
+def test_a_process_that_is_not_a_command_of_celery_keeps_its_hook(
     monkeypatch: pytest.MonkeyPatch, hooks: list[Any]
 ) -> None:
     before = sys.excepthook

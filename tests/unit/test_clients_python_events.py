@@ -90,7 +90,7 @@ def test_the_events_of_a_stream_that_is_gone_are_made_of_the_result() -> None:
         assert type(caught.value) is kind
 
 
-def test_a_quote_has_instants_where_they_are_known() -> None:
+def test_a_quote_has_instants_if_they_are_known() -> None:
     record = {
         "service": "groq", "model": "m", "jobs": 1, "tokens": 2, "waiting": 3,
         "expected_start": AT.isoformat(), "start_by": LATER.isoformat(), "end_by": None,

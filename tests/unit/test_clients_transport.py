@@ -147,7 +147,7 @@ async def test_a_request_with_senseless_fields_goes_out_as_it_is(
     assert exchange.changes == {}
 
 
-async def test_a_completion_reserves_its_tokens_and_is_capped_where_fewer_fit() -> None:
+async def test_a_completion_reserves_its_tokens_and_is_capped_if_fewer_fit() -> None:
     exchange = await exchange_of(CHAT)
     lease, build = _lease_for(exchange)
     assert (lease.model, lease.resource, lease.flexible) == ("m", "m", True)

@@ -183,7 +183,7 @@ def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
         ("rediss://h/0", False, None),
     ],
 )
-def test_the_transport_is_ours_where_it_can_be_and_is_wanted(
+def test_the_transport_is_ours_if_it_can_be_and_is_wanted(
     url: str,
     fast: bool,  # noqa: FBT001 - a table
     transport: str | None,
@@ -279,7 +279,7 @@ def test_a_worker_loads_our_tasks_and_those_of_the_settings() -> None:
         ({"CELERY_BROKER_URL": "amqp://h"}, True, False),
     ],
 )
-def test_deferred_jobs_wait_in_the_broker_where_that_can_delay(
+def test_deferred_jobs_wait_in_the_broker_if_it_can_delay_messages(
     environ: dict[str, str], *, in_broker: bool, in_redis: bool
 ) -> None:
     settings = settings_from(environ)

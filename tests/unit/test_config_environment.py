@@ -76,7 +76,7 @@ def test_dotenv_that_this_user_may_not_read_says_so(tmp_path: Path) -> None:
         shut.parent.chmod(0o700)
 
 
-def test_dotenv_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+def test_dotenv_that_is_not_a_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
     folder, link, none = (tmp_path / name for name in ("folder", "link", "none"))
     folder.mkdir()
     link.symlink_to(tmp_path / "nothing")

@@ -68,7 +68,7 @@ def test_a_name_of_others_is_left_alone(name: str) -> None:
     assert notices({name: "x"}, settings_from({})) == ()
 
 
-def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> None:
+def test_a_name_that_begins_otherwise_is_left_alone_if_ours_is_set_too() -> None:
     assert notices({"GROK_API_KEY": "x", "GROQ_API_KEY": "y"}, settings_from({})) == ()
     unrelated = (
         "PORT",
@@ -84,7 +84,7 @@ def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> N
 
 
 @pytest.mark.parametrize("name", GONE)
-def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(name: str) -> None:
+def test_a_setting_of_an_earlier_version_is_named_with_its_replacement(name: str) -> None:
     (sentence,) = notices({name: "1"}, settings_from({name: "1"}))
     assert sentence == f"{name} {GONE[name]}."
     named = set(re.findall(r"KEYWHEEL_[A-Z_]+", GONE[name])) - {"KEYWHEEL_"}

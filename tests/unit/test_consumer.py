@@ -64,9 +64,7 @@ def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(
 
 
 @pytest.mark.parametrize("notes_acks", [True, False])
-def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(
-    *, notes_acks: bool
-) -> None:
+def test_a_message_is_settled_at_once_if_the_transport_only_notes_it(*, notes_acks: bool) -> None:
     broker, later = Broker(), []
 
     def strategy(_: Any, __: Any, ___: Any, reject: Any, *____: Any) -> None:

@@ -18,7 +18,7 @@ from worker.hooks.consumer import Consumer, Pauses
 from worker.hooks.losses import Losses
 
 
-def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
+def test_a_broker_that_goes_on_to_refuse_is_asked_less_and_less_often() -> None:
     pauses, now_s, seen = Pauses(), 0.0, []
     for _ in range(10):
         seen.append(pauses.next(now_s))
@@ -29,7 +29,9 @@ def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
-def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code: int) -> None:
+def test_a_process_without_a_free_file_handle_tries_again_although_celery_would_end(
+    code: int,
+) -> None:
     shortage = OSError(code, "Too many open files")
 
     def start(_: Any) -> None:
@@ -71,7 +73,7 @@ def ignore(*_: Any) -> None:
     pass
 
 
-def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
+def test_a_broker_that_cannot_be_reached_is_asked_less_and_less_often(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver = Consumer.__new__(Consumer)
@@ -83,7 +85,7 @@ def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
     ]
 
 
-def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
+def test_a_broker_that_is_down_is_asked_again_every_few_seconds() -> None:
     receiver = consumer(Broker(), None)
     receiver.app.conf = SimpleNamespace(
         broker_connection_retry_on_startup=True, broker_connection_max_retries=None

@@ -103,7 +103,7 @@ def test_a_message_that_nobody_can_use_is_a_dead_letter_before_it_is_rejected(
 @pytest.mark.parametrize(
     "use", [use_case[1] for use_case in USES], ids=[use_case[0] for use_case in USES]
 )
-def test_a_message_that_celery_fails_to_report_is_dropped_all_the_same(
+def test_a_message_that_celery_fails_to_report_is_dropped_anyway(
     parts: Parts, caplog: pytest.LogCaptureFixture, use: Use
 ) -> None:
     for name, *_ in USES:
@@ -138,7 +138,7 @@ def test_a_message_without_an_id_has_no_failure_to_store(parts: Parts) -> None:
 
 # Messages on which Celery itself fails while it reports them.
 @pytest.mark.parametrize("headers", [{"task": "sing", "id": "job-1"}, {"task": ["sing"]}, {}, None])
-def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
+def test_a_message_that_nobody_can_report_is_dropped_anyway(
     headers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker()

@@ -27,7 +27,7 @@ ENDED = {"ok": "terminate: here"}
         (lambda state: control.terminate(state, None, ["here"]), ENDED, [signal.SIGTERM]),
     ],
 )
-def test_a_command_cancels_for_good_and_ends_a_running_job_where_it_says_so(
+def test_a_command_cancels_for_good_and_ends_a_running_job_if_it_says_so(
     monkeypatch: pytest.MonkeyPatch, command: Any, answer: dict[str, str], signals: list[int]
 ) -> None:
     sent, cancelled, pool = list[int](), list[list[str]](), object()
@@ -45,7 +45,7 @@ def test_a_command_cancels_for_good_and_ends_a_running_job_where_it_says_so(
     assert (command(state), sent, cancelled) == (answer, signals, [["here"]])
 
 
-def test_a_command_for_a_job_that_does_not_run_here_cancels_it_all_the_same(
+def test_a_command_for_a_job_that_does_not_run_here_cancels_it_anyway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cancelled = list[list[str]]()
@@ -116,7 +116,7 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
         ),
     ],
 )
-def test_a_reload_while_redis_is_away_answers_with_a_sentence(
+def test_a_reload_while_redis_is_down_answers_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
 ) -> None:
     async def reload_keys() -> None:

@@ -131,7 +131,7 @@ def test_a_job_whose_deadline_has_passed_ends_before_its_task_begins() -> None:
 @pytest.mark.parametrize(
     ("headers", "is_stored"), [({"track_started": True}, True), ({"track_started": 1}, False)]
 )
-def test_the_result_store_says_that_a_job_runs_where_its_message_asks_for_that(
+def test_the_result_store_says_that_a_job_runs_if_its_message_asks_for_that(
     monkeypatch: pytest.MonkeyPatch, headers: Any, *, is_stored: bool
 ) -> None:
     app = Celery("shop", set_as_current=False)

@@ -72,7 +72,7 @@ async def test_messages_outside_the_lists_of_their_queue_are_counted_with_it(pag
 
 
 @pytest.mark.parametrize("error", [RedisError("gone"), ConnectionRefusedError("no")])
-async def test_a_broker_that_is_away_is_answered_with_503_and_its_connection_closed(
+async def test_a_broker_that_is_down_is_answered_with_503_and_its_connection_closed(
     page: Any, error: Exception
 ) -> None:
     def broken(**_: Any) -> Any:

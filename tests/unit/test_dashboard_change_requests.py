@@ -54,7 +54,7 @@ def test_a_body_is_read_up_to_its_bound_however_it_arrives(
         assert handler.raw_body() == bytes(sum(chunks))
 
 
-def test_only_a_post_changes_something_and_nothing_where_flower_is_read_only(
+def test_only_a_post_changes_something_and_nothing_if_flower_is_read_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checked = Mock()

@@ -52,7 +52,7 @@ def test_a_job_is_where_its_result_and_the_events_say(
         ),
     ],
 )
-def test_a_wait_ends_when_the_broker_says_so_where_it_has_the_job(
+def test_a_wait_ends_when_the_broker_says_so_if_it_has_the_job(
     stored: Any, due_ms: int | None, waits: Waits | None
 ) -> None:
     assert job_view._waits(stored, due_ms) == waits

@@ -32,7 +32,7 @@ def test_an_address_that_names_no_job_is_answered_with_404(job: str) -> None:
         ("worker", 1, False),
     ],
 )
-def test_a_job_is_looked_for_in_its_queue_where_it_may_be(
+def test_a_job_is_looked_for_in_its_queue_if_it_may_be_there(
     monkeypatch: pytest.MonkeyPatch, *, where: str, next_try_ms: int | None, may: bool
 ) -> None:
     monkeypatch.setattr(jobs.time, "time", lambda: 100.0)

@@ -63,7 +63,7 @@ class SwallowsCancel(Poller):
                 raise
 
 
-def test_a_poller_whose_poll_swallows_a_cancel_stops_all_the_same(
+def test_a_poller_whose_poll_swallows_a_cancel_stops_anyway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
@@ -102,7 +102,7 @@ async def test_a_poller_that_fails_forgets_its_state_and_logs_that_once(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-async def test_keys_are_loaded_again_now_and_then_and_replaced_where_they_differ(
+async def test_keys_are_loaded_again_now_and_then_and_replaced_if_they_differ(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s, keys = 1_000.0, {"groq": ("a",), "resend": ()}

@@ -63,7 +63,7 @@ def test_a_message_is_marked_every_five_seconds_and_once(client: _List) -> None:
     assert age.measure(client, "ai", 16.0) == 11.0, "b waits at least since c came"
 
 
-def test_where_the_oldest_is_still_there_nothing_else_is_searched_for(client: _List) -> None:
+def test_if_the_oldest_is_still_there_nothing_else_is_searched_for(client: _List) -> None:
     age = QueueAge()
     for step in range(10):
         client.messages.insert(0, f"m{step}")

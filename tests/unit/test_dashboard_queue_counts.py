@@ -74,7 +74,7 @@ def test_the_queues_of_rabbitmq_are_counted_with_what_the_workers_hold() -> None
     assert app.control.broadcast.call_count == 1, "the workers get fewer queries"
 
 
-def test_queues_without_workers_are_counted_all_the_same() -> None:
+def test_queues_without_workers_are_counted_anyway() -> None:
     app: Any = Mock()
     app.connection_for_read = lambda: _Connection("amqp", {"ai": 1})
     app.control.broadcast.return_value = None
@@ -135,7 +135,7 @@ def test_few_jobs_are_listed_once_each() -> None:
     assert [job.id for job in listed] == [f"a{n}" for n in range(7)]
 
 
-def test_the_jobs_are_listed_without_reasons_where_the_results_do_not_say() -> None:
+def test_the_jobs_are_listed_without_reasons_if_the_results_do_not_say() -> None:
     jobs = [DeferredJob("a", 1)]
     backend: Any = SimpleNamespace(
         mget=Mock(side_effect=RedisError("gone")), get_key_for_task=lambda job: f"key-{job}"

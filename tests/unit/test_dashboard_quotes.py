@@ -13,7 +13,7 @@ from worker.keypool.margins import Margins
 
 
 @pytest.mark.parametrize(("known", "waiting"), [(True, 6), (False, None)])
-async def test_a_quote_counts_waiting_jobs_where_the_broker_is_known(
+async def test_a_quote_counts_waiting_jobs_if_the_broker_is_known(
     monkeypatch: pytest.MonkeyPatch, *, known: bool, waiting: int | None
 ) -> None:
     quotes_made: list[Any] = []
@@ -72,7 +72,7 @@ def test_a_job_starts_after_those_before_it(
     }  # fmt: skip
 
 
-def test_the_start_of_a_job_is_unknown_where_the_broker_or_the_keys_do_not_say(
+def test_the_start_of_a_job_is_unknown_if_the_broker_or_the_keys_do_not_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     estimates: list[int] = []

@@ -77,7 +77,7 @@ def test_once_all_keys_are_out_the_last_minute_says_nothing_about_the_next() -> 
     assert rates.rate > 0
 
 
-def test_counters_that_fall_start_anew() -> None:
+def test_counters_that_fall_start_again() -> None:
     rates = ServiceRates()
     sample(rates, 0, calls=100, refused=10, accepted=90)
     sample(rates, 1)

@@ -170,7 +170,7 @@ CIRCLE.append(CIRCLE)
         (Message(args=[1] * 100), 611, TOO_LARGE, False),
     ],
 )
-def test_a_message_is_kept_where_it_fits_and_can_be_written(
+def test_a_message_is_kept_if_it_fits_and_can_be_written(
     message: Message | None, most: int, note: str, *, is_kept: bool
 ) -> None:
     letter, text = _fitted(LETTER, message, most)

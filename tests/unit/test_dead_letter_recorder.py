@@ -58,7 +58,7 @@ async def once(ask: Any, policy: Any) -> None:
         (ValueError("canary"), True, "ValueError"),  # would come again with the message
     ],
 )
-async def test_a_job_goes_back_only_where_its_letter_may_be_written_later(
+async def test_a_job_goes_back_only_if_its_letter_may_be_written_later(
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -46,7 +46,7 @@ def email(doubt_ms: int) -> DeadLetter:
         (email(NOW_MS - GUARDED_MS - 1), RISKY, None),
     ],
 )
-def test_a_dead_letter_is_replayed_where_its_message_is_kept_and_that_is_safe(
+def test_a_dead_letter_is_replayed_if_its_message_is_kept_and_that_is_safe(
     dead_letter: DeadLetter, why: str | None, forced: str | None
 ) -> None:
     assert objection(dead_letter, now_ms=NOW_MS, force=False) == why
@@ -282,7 +282,7 @@ def test_an_email_that_may_go_out_twice_has_another_idempotency_key(
     assert options["kwargs"] == given
 
 
-def test_where_all_connections_are_in_use_the_broker_counts_as_away(publish: Any) -> None:
+def test_if_all_connections_are_in_use_the_broker_counts_as_down(publish: Any) -> None:
     publish.connections.acquire.side_effect = LimitExceeded
     with pytest.raises(OperationalError, match=r"^all connections to the broker are in use$"):
         publish.send(letter(), Message())

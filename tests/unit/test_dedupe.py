@@ -79,7 +79,7 @@ async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
         ({}, "None"),
     ],
 )
-async def test_a_job_that_has_joined_another_ends_alike_without_the_text_of_a_users_error(
+async def test_a_job_that_has_joined_another_ends_in_the_same_way_without_the_text_of_a_users_error(
     stored: dict[str, Any], end: str
 ) -> None:
     task: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda *_, **__: stored))

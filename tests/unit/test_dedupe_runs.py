@@ -194,7 +194,7 @@ async def test_a_job_looks_again_after_pauses_that_grow(
     )
 
 
-async def test_a_job_comes_back_where_redis_stays_away_and_ends_by_its_deadline(
+async def test_a_job_comes_back_if_redis_stays_down_and_ends_by_its_deadline(
     deduped: Dedupe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = Deferred(1_000, "Redis does not answer", "redis_down")
@@ -217,7 +217,7 @@ async def test_a_job_comes_back_where_redis_stays_away_and_ends_by_its_deadline(
     deduped.run.join.assert_not_called()
 
 
-async def test_while_the_result_store_is_away_no_end_is_known(
+async def test_while_the_result_store_is_down_no_end_is_known(
     deduped: Dedupe, caplog: pytest.LogCaptureFixture
 ) -> None:
     deduped.task.backend.get_task_meta = Mock(side_effect=OSError("canary"))

@@ -49,7 +49,7 @@ Refusal = tuple[str, Verdict, Settled | None]
         ([("a", ODD, ALONE), ("b", replace(ODD, effect=Effect.COOL), ALONE)], []),
     ],
 )
-def test_the_request_is_at_fault_once_two_accounts_refuse_only_it_and_all_alike(
+def test_the_request_is_at_fault_once_two_accounts_refuse_only_it_for_the_same_reason(
     refusals: list[Refusal], at_fault: list[str]
 ) -> None:
     doubtful = DoubtfulRefusals()

@@ -147,7 +147,7 @@ async def test_counts_that_could_not_be_written_are_written_with_the_next_ones(
     assert [each.count for each in await counts.seen()] == [2]
 
 
-async def test_the_last_counts_are_written_where_the_loop_has_cancelled_the_writing_task(
+async def test_the_last_counts_are_written_if_the_loop_has_cancelled_the_writing_task(
     server: Server,
 ) -> None:
     counts = drift_of(server)

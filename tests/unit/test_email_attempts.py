@@ -207,7 +207,7 @@ async def test_a_claim_whose_answer_is_lost_is_released(
     assert not waits.done() or waits.result().result is NextStep.SEND
 
 
-async def test_the_next_email_leads_at_once_where_a_batch_cannot_be_made(bench: Bench) -> None:
+async def test_the_next_email_leads_at_once_if_a_batch_cannot_be_made(bench: Bench) -> None:
     def no_payload(_: Any) -> dict[str, Any]:
         raise ValueError("a bug")
 

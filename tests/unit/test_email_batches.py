@@ -168,7 +168,7 @@ async def test_an_email_whose_time_is_over_leaves_the_queue() -> None:
     assert queue.waiters == {}
 
 
-async def test_the_next_email_leads_where_the_job_of_the_leader_was_stopped() -> None:
+async def test_the_next_email_leads_if_the_job_of_the_leader_was_stopped() -> None:
     queue, first, second = BatchQueue(led=True), email("1"), email("2")
     jobs = [asyncio.ensure_future(queue.wait(next_email)) for next_email in (first, second)]
     await asyncio.sleep(0)

@@ -23,7 +23,7 @@ def ordered(kwargs: dict[str, Any], *keys: ApiKey) -> tuple[LeaseRequest, Outgoi
     return order(arguments, keys, idempotency_key="job-1", job="job-1", known=False)
 
 
-def test_the_template_names_the_sender_where_no_key_has_an_address() -> None:
+def test_the_template_names_the_sender_if_no_key_has_an_address() -> None:
     keys = [key(1, None), key(2, None)]
     request, email = ordered(BY_TEMPLATE, *keys)
     assert not request.exclude
@@ -32,7 +32,7 @@ def test_the_template_names_the_sender_where_no_key_has_an_address() -> None:
 
 
 @pytest.mark.parametrize("kwargs", [BY_TEMPLATE, PLAIN])
-def test_a_key_without_an_address_is_passed_over_where_another_has_one(
+def test_a_key_without_an_address_is_passed_over_if_another_has_one(
     kwargs: dict[str, Any],
 ) -> None:
     able, unable = key(1, "us@example.com"), key(2, None)

@@ -103,7 +103,7 @@ def test_a_worker_that_ends_publishes_the_events_of_jobs_that_outlived_its_loop(
     assert ended == [1]
 
 
-def test_each_connection_has_a_thread_of_its_own_where_several_may_use_it() -> None:
+def test_each_connection_has_a_thread_of_its_own_if_several_may_use_it() -> None:
     consumer = unstarted(Broker(), None)
     consumer.connection = SimpleNamespace(transport=SimpleNamespace(notes_acks=True))
     consumer.create_task_handler()

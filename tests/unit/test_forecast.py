@@ -93,7 +93,7 @@ def test_a_quota_of_a_day_is_full_again_at_midnight() -> None:
     )
 
 
-def test_where_the_keys_have_room_the_workers_limit() -> None:
+def test_if_the_keys_have_room_the_workers_limit() -> None:
     estimates = forecast(key("a", bucket("rpm", 600, 600)), workers_per_s=5.0)
     assert estimates.call(100) == Estimate(20.0, WORKERS)
     assert forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=5.0).call(60).limited_by == "rpm"

@@ -67,7 +67,7 @@ async def test_a_worker_keeps_reading_its_pools_and_warns_once_for_each_failure(
     ],
 )
 @pytest.mark.usefixtures("started")
-def test_an_event_is_sent_where_a_summary_is_known_and_events_are_enabled(
+def test_an_event_is_sent_if_a_summary_is_known_and_events_are_enabled(
     *, enabled: bool, summaries: dict[str, Any], is_sent: bool
 ) -> None:
     pool_health, parent = PoolHealth(Mock()), Mock()

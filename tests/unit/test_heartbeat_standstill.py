@@ -72,7 +72,7 @@ def test_the_file_is_not_renewed_while_the_consumer_hangs_although_connected(
         ("", "redis://pool", False),
     ],
 )
-def test_a_worker_watches_its_consumer_where_a_heartbeat_is_wanted(
+def test_a_worker_watches_its_consumer_if_a_heartbeat_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     file: str,

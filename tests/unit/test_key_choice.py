@@ -60,7 +60,7 @@ def test_what_is_learned_of_accounts_outlives_a_reload_and_changes_the_choice() 
     assert chosen(directory, account="b") == [UNKNOWN]
 
 
-def test_choices_are_forgotten_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choices_are_forgotten_if_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "_CHOICES", 2)
     directory = KeyDirectory(ALL)
     for account in ("a", "b", "a", "c", "b"):
@@ -91,7 +91,7 @@ def test_a_request_knows_its_models_in_order_and_each_alone() -> None:
         ("another", BOTH.models),
     ],
 )
-def test_a_model_that_is_turned_down_is_taken_out_where_others_are_left(
+def test_a_model_that_is_turned_down_is_taken_out_if_others_are_left(
     without: str, models: tuple[tuple[str, str], ...]
 ) -> None:
     assert BOTH.without(without).models == models

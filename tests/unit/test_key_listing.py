@@ -224,7 +224,7 @@ def test_a_dead_letter_has_the_whole_width_for_its_reason() -> None:
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_key_shows_its_note_and_its_account_where_that_is_another() -> None:
+def test_a_key_shows_its_note_and_its_account_if_that_is_another() -> None:
     plain, noted = key(1, "ready"), replace(key(1, "ready", account="org"), note="of \x1b the team")
     lines = shown(listing([PoolView("groq", 0, (plain, noted))]))
     assert [line for line in lines if line.startswith("    ")] == [

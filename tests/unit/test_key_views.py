@@ -204,7 +204,7 @@ def test_a_pool_is_summed_up_in_its_counts() -> None:
     ("scope", "by", "paused"),
     [("host", "ann", True), ("host", "", False), ("key", "ann", False)],
 )
-def test_a_service_is_paused_where_a_person_stopped_all_of_it(
+def test_a_service_is_paused_if_a_person_stopped_all_of_it(
     scope: str, by: str, *, paused: bool
 ) -> None:
     stopped = replace(rest(None, scope=scope), disabled_by=by)

@@ -119,7 +119,7 @@ def test_levels_are_obeyed_and_standard_error_is_the_default(
 
 
 @pytest.mark.usefixtures("output")
-def test_a_file_is_written_like_a_stream_and_opened_anew_once_it_was_moved(tmp_path: Path) -> None:
+def test_a_file_is_written_like_a_stream_and_opened_again_once_it_was_moved(tmp_path: Path) -> None:
     file = tmp_path / "worker.log"
     handler = setup_logging("INFO", path=str(file))
     logging.getLogger("test").info("to the file, without %s", GROQ)

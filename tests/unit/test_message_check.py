@@ -140,7 +140,7 @@ def test_a_message_that_cannot_be_decoded_is_left_to_celery() -> None:
         (7, ""),
     ],
 )
-def test_a_message_of_protocol_1_is_checked_alike(body: Any, sentence: str) -> None:
+def test_a_message_of_protocol_1_is_checked_in_the_same_way(body: Any, sentence: str) -> None:
     assert defect({}, body) == sentence
 
 

@@ -237,7 +237,7 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
         (failed(500, most_repeats=0), False, True),  # its code shows that the request is at fault
     ],
 )
-def test_a_failure_is_blamed_on_the_request_where_nothing_else_is_to_blame(
+def test_a_failure_is_blamed_on_the_request_if_nothing_else_is_to_blame(
     verdict: Verdict,
     *,
     passing: bool,
@@ -252,7 +252,7 @@ def test_a_failure_is_blamed_on_the_request_where_nothing_else_is_to_blame(
         assert failure_of(verdict, None).own is own, "the pool may have no answer"
 
 
-def test_an_error_says_the_code_where_the_provider_gave_no_reason() -> None:
+def test_an_error_says_the_code_if_the_provider_gave_no_reason() -> None:
     assert failure_of(Verdict(Fate.RETRY, "c", backoff_ms=7), None).reason == "c"
     assert failure_of(Verdict(Fate.RETRY, "c", backoff_ms=7), None).backoff_ms == 7
     assert str(rejection_of(Verdict(Fate.FAIL, "c"))) == "c"

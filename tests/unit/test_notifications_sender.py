@@ -96,7 +96,7 @@ async def test_no_proxy_of_the_environment_is_used(
     assert len(receiver.posts) == 1
 
 
-async def test_a_receiver_that_is_away_gets_no_notification_and_the_error_says_why(
+async def test_a_receiver_that_is_down_gets_no_notification_and_the_error_says_why(
     receiver: _Receiver,
 ) -> None:
     sender, url = receiver.sender(), receiver.url()
@@ -113,7 +113,7 @@ async def test_a_host_that_is_not_listed_gets_nothing(receiver: _Receiver) -> No
 
 
 @pytest.mark.parametrize(("private", "opened"), [(True, True), (False, False)])
-def test_a_socket_to_a_private_address_is_opened_only_where_the_settings_allow_it(
+def test_a_socket_to_a_private_address_is_opened_only_if_the_settings_allow_it(
     *, private: bool, opened: bool
 ) -> None:
     info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("10.0.0.7", 443))

@@ -60,7 +60,7 @@ async def test_an_outage_holds_no_job_for_longer_than_an_hour(broker: Broker) ->
     assert await broker.wait(3_700_000) == 3_700_000
 
 
-async def test_an_outage_is_noted_again_where_the_broker_was_away(broker: Broker) -> None:
+async def test_an_outage_is_noted_again_if_the_broker_was_down(broker: Broker) -> None:
     await broker.wait(models=["a", "b"])
     broker.note.assert_not_awaited()  # a few jobs come back soon enough
     broker.note.side_effect = LostError

@@ -70,7 +70,7 @@ def made(queue: WaitQueue, **demand: Any) -> tuple[Overflow, Demand]:
         (9, 9, False, False, False),  # it was full before
     ],
 )
-async def test_the_youngest_job_goes_back_where_others_can_pass(
+async def test_the_youngest_job_goes_back_if_others_can_pass(
     waiting: int, shortest: int, *, others: bool, goes_back: bool, is_full: bool
 ) -> None:
     queue = queue_of(waiting)

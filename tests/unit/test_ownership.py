@@ -21,7 +21,7 @@ from worker.jobs.ownership import Ownership
         (False, 0, False),  # jobs stay with their worker
     ],
 )
-async def test_a_message_is_lost_where_the_broker_says_that_no_worker_has_it(
+async def test_a_message_is_lost_if_the_broker_says_that_no_worker_has_it(
     answer: Any, lease_s: float, *, is_lost: bool
 ) -> None:
     broker = Mock(hexists=AsyncMock(side_effect=[answer]))

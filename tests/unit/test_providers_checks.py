@@ -56,7 +56,7 @@ REFUSED = {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}}
         ("resend", TimeoutError(), "unknown", "the answer was not complete in time"),
     ],
 )
-async def test_a_key_is_alive_only_where_the_provider_says_so(
+async def test_a_key_is_alive_only_if_the_provider_says_so(
     client: Callable[..., tuple[Any, Requests]],
     service_: str,
     outcome: Any,

@@ -192,5 +192,5 @@ def test_a_call_that_was_never_sent_is_judged_by_why_it_was_not() -> None:
     ("key", "sendable"),
     [("gsk_x", True), ("", False), ("a b", False), ("ü", False), ("\x7f", False)],
 )
-def test_a_key_is_sendable_where_a_header_can_carry_it(key: str, *, sendable: bool) -> None:
+def test_a_key_is_sendable_if_a_header_can_carry_it(key: str, *, sendable: bool) -> None:
     assert is_sendable(SecretStr(key)) is sendable

@@ -109,13 +109,13 @@ def test_a_request_above_the_whole_limit_never_fits(refusal: Refusal, *, expecte
         (Refusal(dimension=Dimension.TPM, limit=6000, used=1), False),
     ],
 )
-def test_smaller_requests_go_on_where_it_is_known_what_is_left(
+def test_smaller_requests_go_on_if_the_rest_of_the_limit_is_known(
     refusal: Refusal, *, expected: bool
 ) -> None:
     assert refusal.for_its_size is expected
 
 
-def test_a_limit_is_learned_where_its_kind_and_size_are_known() -> None:
+def test_a_limit_is_learned_if_its_kind_and_size_are_known() -> None:
     assert Refusal(dimension=Dimension.RPM, limit=30).observed == ObservedLimit(Dimension.RPM, 30)
     assert Refusal(dimension=Dimension.RPM).observed is None
     assert Refusal(limit=30, used=3).observed is None
@@ -174,7 +174,7 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         (Answer(200, {"x-ratelimit-limit-tokens": "-1"}), ()),
     ],
 )
-def test_a_header_teaches_a_limit_only_where_it_agrees_with_itself(
+def test_a_header_teaches_a_limit_only_if_it_agrees_with_itself(
     answer: Answer, expected: tuple[ObservedLimit, ...]
 ) -> None:
     assert limits_of(answer) == expected
@@ -188,7 +188,7 @@ def test_the_words_win_over_the_header_about_the_same_limit() -> None:
     assert limits_of(answer, refusal) == (ObservedLimit(Dimension.TPM, 6_000, 100.0),)
 
 
-def test_nothing_is_learned_where_the_limit_of_a_project_refused() -> None:
+def test_nothing_is_learned_if_the_limit_of_a_project_refused() -> None:
     answer = Answer(429, {"x-ratelimit-limit-tokens": "6000"})
     message = "in project `p_1` on tokens per minute (TPM): Limit 6000"
     refusal = read_refusal(message)

@@ -91,7 +91,7 @@ TIER_UNAVAILABLE = (
         ),
     ],
 )  # fmt: skip
-def test_the_words_of_groq_decide_where_it_gives_no_code(
+def test_the_words_of_groq_decide_if_it_gives_no_code(
     *, status: int, error: dict[str, str], verdict: str
 ) -> None:
     judged = groq(status, {}, json.dumps({"error": error}).encode())

@@ -78,9 +78,7 @@ def test_the_quotas_of_a_key_are_what_its_usage_says(body: Any, limits: list[Any
         (Effect.COOL, Scope.KEY, "unknown"),
     ],
 )
-def test_a_key_is_dead_where_it_is_refused_for_good(
-    effect: Effect, scope: Scope, state: str
-) -> None:
+def test_a_key_is_dead_if_it_is_refused_for_good(effect: Effect, scope: Scope, state: str) -> None:
     verdict = Verdict(Fate.NEXT_KEY, "x", "our words", effect=effect, scope=scope)
     answer = Answer.parse(403, {}, b'{"error": {"message": "No gsk_canary for you"}}')
     checked = key_check.refused(answer, verdict, SECRET)

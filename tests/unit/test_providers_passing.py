@@ -73,7 +73,7 @@ def test_a_request_goes_to_the_configured_address(url: str, base: str, address: 
     assert placed.headers["x-own"] == "1"
 
 
-def test_a_request_has_the_timeouts_of_its_sdk_and_ours_where_it_has_none() -> None:
+def test_a_request_has_the_timeouts_of_its_sdk_and_ours_if_it_has_none() -> None:
     sdk_request = request(model="m")
     sdk_request.extensions = {"timeout": {"read": 5.0, "connect": None, "other": 1.0}, "trace": 7}
     assert passing(nothing).with_base_url(sdk_request).extensions == {

@@ -227,7 +227,7 @@ class _Watch:
 REJECTED = judged(Fate.FAIL, "rejected")
 
 
-def test_a_model_whose_calls_all_fail_alike_is_reported_from_the_twentieth_on() -> None:
+def test_a_model_whose_calls_all_fail_in_the_same_way_is_reported_from_the_twentieth_on() -> None:
     watch = _Watch()
     assert watch.see(*[REJECTED] * 19) == []
     assert watch.see(REJECTED) == ["model m-1: rejected"]

@@ -38,7 +38,7 @@ FAR = "2999-01-01T00:00:00+00:00"
         ([DEATHS], 0),
     ],
 )
-def test_deaths_count_beyond_the_second_only_where_a_message_ran_alone(
+def test_deaths_count_beyond_the_second_only_if_a_message_ran_alone(
     headers: Any, count: int
 ) -> None:
     assert settle_deaths(headers) == count
@@ -156,7 +156,7 @@ def test_a_lost_connection_clears_the_suspects_that_had_not_begun() -> None:
 
 
 @pytest.mark.parametrize("channel", ["full", "stock"])
-def test_a_suspect_that_cannot_be_booked_runs_all_the_same(
+def test_a_suspect_that_cannot_be_booked_runs_anyway(
     channel: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench()

@@ -61,7 +61,7 @@ def test_the_demand_of_a_queue_of_one_service_is_that_of_the_service(waiting: in
     assert demand.may_block_others()
 
 
-def test_a_full_service_pauses_the_queue_only_where_no_other_one_is_wanted() -> None:
+def test_a_full_service_pauses_the_queue_only_if_no_other_one_is_wanted() -> None:
     demand = shared(full=Scripted(waiting=12), free=Scripted(room=20))
     assert is_full(demand), "only jobs of this service are known to come"
     demand.note_upcoming({("full", None, False), ("free", None, False)})
@@ -72,7 +72,7 @@ def test_a_full_service_pauses_the_queue_only_where_no_other_one_is_wanted() -> 
     assert demand.count(bulk=False) == 12
 
 
-def test_a_queue_rests_only_where_each_service_of_it_rests() -> None:
+def test_a_queue_rests_only_if_each_service_of_it_rests() -> None:
     demand = shared(resting=Scripted(rests_s=60.0), fresh=Scripted())
     assert demand.resting_s() == 60.0
     demand.note_upcoming({("resting", None, False), ("fresh", None, False)})
@@ -94,7 +94,7 @@ def test_a_service_learns_of_its_upcoming_jobs_and_whether_others_can_pass() -> 
 @pytest.mark.parametrize(
     ("waiting", "rests_s", "passes"), [(5, 0.0, True), (6, 0.0, False), (0, 0.5, False)]
 )
-def test_jobs_of_another_service_pass_where_half_of_its_room_is_free(
+def test_jobs_of_another_service_pass_if_half_of_its_room_is_free(
     waiting: int, rests_s: float, *, passes: bool
 ) -> None:
     first, second = Scripted(), Scripted(waiting=waiting, rests_s=rests_s)
@@ -104,7 +104,7 @@ def test_jobs_of_another_service_pass_where_half_of_its_room_is_free(
 
 
 @pytest.mark.parametrize(("rests_s", "wanted"), [(0.0, False), (0.5, True)])
-def test_a_service_that_rests_is_wanted_where_nothing_is_known_of_the_queue(
+def test_a_service_that_rests_is_wanted_if_nothing_is_known_of_the_queue(
     rests_s: float, *, wanted: bool
 ) -> None:
     demand = shared(resting=Scripted(room=20, rests_s=rests_s), other=Scripted(waiting=1))

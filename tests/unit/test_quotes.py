@@ -48,7 +48,7 @@ def test_short_and_long_waits_are_learned_apart() -> None:
     assert book.quote(now_s, ended=ended, place=1, forecast_s=300.0) == pytest.approx(300, rel=0.1)
 
 
-def test_counts_that_begin_anew_teach_nothing() -> None:
+def test_counts_that_begin_again_teach_nothing() -> None:
     book = QuoteBook()
     kept(book, [1.0] * 100)
     before = book.quote(0.0, ended=100, place=5, forecast_s=30.0)

@@ -47,7 +47,7 @@ class ScriptedConnection:
         return answer
 
 
-async def test_a_script_is_loaded_where_the_server_does_not_know_it() -> None:
+async def test_a_script_is_loaded_if_the_server_does_not_know_it() -> None:
     connection = ScriptedConnection(
         "first", NoScriptError("NOSCRIPT"), "loaded", "second", LostError("lost")
     )

@@ -111,7 +111,7 @@ async def failing(*errors: Exception) -> str:
     return await retried(ask, RetryPolicy(first_s=0.001, longest_s=0.001, within_s=0.5))
 
 
-async def test_a_caller_retries_until_redis_answers_and_not_where_it_denies_access() -> None:
+async def test_a_caller_retries_until_redis_answers_and_not_if_it_denies_access() -> None:
     busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
     assert await failing(busy, LostError("lost"), busy) == "there"
     denied = BaseParser.parse_error("NOPERM this user has no permissions")

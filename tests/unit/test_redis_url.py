@@ -50,7 +50,7 @@ CANARY = "canary-7d1f"
         ),
     ],
 )
-def test_a_url_with_options_is_read_alike_by_all_three(
+def test_a_url_with_options_is_read_in_the_same_way_by_all_three(
     url: str, db: int, broker: dict[str, Any], pool: dict[str, Any]
 ) -> None:
     read = RedisUrl.read(url, schemes=ALL_SCHEMES)
@@ -150,7 +150,7 @@ def test_a_url_that_cannot_work_is_refused_with_a_sentence(url: str, sentence: s
         f"sentinel://u:{CANARY}@a:1/3?sentinels=b:2,c&master_name=m&sentinel_password=other",
     ],
 )
-def test_sentinels_are_read_alike_by_all_three(url: str) -> None:
+def test_sentinels_are_read_in_the_same_way_by_all_three(url: str) -> None:
     settings = settings_from({"REDIS_URL": url})
     assert CANARY not in str(settings.redis_url)
     assert {CANARY, "other"} <= set(settings.secrets)

@@ -22,9 +22,7 @@ SECRET = "canary-2211 of a key"
 
 
 @pytest.mark.parametrize("shows", [True, False])
-def test_a_jobs_content_shows_only_where_its_task_says_so(
-    requests: Requests, *, shows: bool
-) -> None:
+def test_a_jobs_content_shows_only_if_its_task_says_so(requests: Requests, *, shows: bool) -> None:
     request = requests.of(show_content=shows)
     repr_of = PROMPT if shows else HIDDEN
     assert (request.argsrepr, request.kwargsrepr) == (repr_of, repr_of)

@@ -99,7 +99,7 @@ async def test_a_message_that_is_on_its_way_is_not_cut_by_a_soft_time_limit(
     ("queue", "service"),
     [("ai", "groq"), ("ai.deferred", "groq"), ("shop", ""), ("shop.deferred", ""), (None, "")],
 )
-def test_a_job_waits_for_a_service_where_its_queue_has_deferred_jobs(
+def test_a_job_waits_for_a_service_if_its_queue_has_deferred_jobs(
     queue: str | None, service: str
 ) -> None:
     info = {"routing_key": queue} if queue else None

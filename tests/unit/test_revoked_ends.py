@@ -86,7 +86,7 @@ def test_the_chained_jobs_of_a_revoked_one_are_stored_with_it(revoking: Revoking
     assert not revoking.jobs.end(job, "revoked"), "the job's chord has to be notified"
 
 
-def test_ends_wait_for_a_store_that_is_away(
+def test_ends_wait_for_a_store_that_is_down(
     revoking: Revoking, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = [revoking.job(name) for name in "ab"]

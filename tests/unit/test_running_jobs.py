@@ -79,7 +79,7 @@ async def test_a_caller_that_gives_up_leaves_the_others_their_answer() -> None:
     assert tasks[0].cancelled()
 
 
-async def test_a_broker_that_is_away_fails_the_calls_that_wait_and_no_later_ones() -> None:
+async def test_a_broker_that_is_down_fails_the_calls_that_wait_and_no_later_ones() -> None:
     inspect = Inspect()
     tasks = await begun(inspect, range(3))
     inspect.error = OperationalError("away")

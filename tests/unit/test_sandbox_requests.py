@@ -172,7 +172,7 @@ def test_resend_refuses_a_malformed_email_and_names_the_field(
     assert sentence in invalid.message
 
 
-def test_resend_takes_the_address_of_a_template_where_an_email_has_none() -> None:
+def test_resend_takes_the_address_of_a_template_if_an_email_has_none() -> None:
     email = {"to": "you@b.example.net", "template": {"id": "t1"}}
     domains = frozenset({"a.example.net"})
     for request, batch in ((email, False), ([email], True)):

@@ -40,7 +40,7 @@ def test_keys_have_the_form_that_the_providers_hand_out() -> None:
     assert (len(accounts.organisations), len(accounts.teams)) == (2, 2)
 
 
-def test_an_unknown_key_gets_an_account_of_its_own_only_where_that_is_wanted() -> None:
+def test_an_unknown_key_gets_an_account_of_its_own_only_if_that_is_wanted() -> None:
     closed = make_roster(Config(groq_keys=0, resend_keys=0)).accounts
     assert closed.lookup("groq", "gsk_x") is None
     opened = make_roster(Config(groq_keys=0, resend_keys=0, accept_unknown_keys=True)).accounts

@@ -98,7 +98,7 @@ def test_a_plain_success_has_few_fields() -> None:
     assert "real" not in settlement(Verdict(Fate.DONE, "ok", status=200), request=no_model)
 
 
-def test_values_that_an_answer_states_are_passed_on_even_where_they_are_zero() -> None:
+def test_values_that_an_answer_states_are_passed_on_even_if_they_are_zero() -> None:
     verdict = Verdict(
         Fate.DONE,
         "ok",
@@ -239,7 +239,7 @@ def test_a_failure_counts_for_the_host_or_the_model_unless_the_provider_did_its_
         (Verdict(Fate.FAIL, "bad_request", status=400), True),
     ],
 )
-def test_a_provider_has_answered_where_it_took_the_request_or_said_why_not(
+def test_a_provider_has_answered_if_it_took_the_request_or_said_why_not(
     verdict: Verdict, *, answered: bool
 ) -> None:
     assert settlement(verdict).get("answered", False) is answered

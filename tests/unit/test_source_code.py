@@ -135,9 +135,7 @@ def test_every_log_line_that_the_pages_explain_is_written_by_the_code() -> None:
     assert unknown == []
 
 
-def test_packages_that_the_pool_imports_are_named_and_installed_where_it_is_measured_alone() -> (
-    None
-):
+def test_packages_that_the_pool_imports_are_named_and_installed_if_it_is_measured_alone() -> None:
     brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
     trees = [tree_of(text_of(path)) for path in (ROOT / "worker/aio").rglob("*.py")]
     imported = {

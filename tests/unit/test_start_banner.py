@@ -34,7 +34,7 @@ def test_a_worker_without_a_standard_output_goes_on_and_what_it_writes_later_goe
     ]
 
 
-def test_the_banner_is_written_where_it_can_be() -> None:
+def test_the_banner_is_written_if_it_can_be() -> None:
     written: list[str] = []
     banner.or_go_on(lambda: written.append("banner"))()
     assert written == ["banner"]

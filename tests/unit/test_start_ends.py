@@ -28,7 +28,7 @@ def test_the_error_of_a_failed_start_has_the_form_of_the_logs(
     assert written == [(text, critical)] * as_json
 
 
-def test_the_environment_decides_the_form_where_its_file_cannot_be_read(
+def test_the_environment_decides_the_form_if_its_file_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> Any:
@@ -80,7 +80,7 @@ def test_a_bug_in_the_search_for_the_form_keeps_its_traceback(
 
 
 @pytest.mark.parametrize("asks", [redis_tls._answers_with_tls, redis_tls._answers_without_tls])
-def test_a_server_that_is_away_counts_as_no_answer_and_a_bug_is_raised(
+def test_a_server_that_is_down_counts_as_no_answer_and_a_bug_is_raised(
     monkeypatch: pytest.MonkeyPatch, asks: Callable[[tuple[str, int]], bool]
 ) -> None:
     connect = Mock(side_effect=ConnectionRefusedError)

@@ -100,7 +100,7 @@ def test_a_worker_of_more_jobs_than_open_files_says_how_many_fit(
     assert list(machine._too_few_files(jobs, settings)) == ([problem] if problem else [])
 
 
-def test_a_start_makes_the_heartbeat_and_ends_where_clients_cannot_be_built(
+def test_a_start_makes_the_heartbeat_and_ends_if_clients_cannot_be_built(
     limits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits.now = (INFINITE, INFINITE)

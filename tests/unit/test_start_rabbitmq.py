@@ -63,7 +63,7 @@ def test_rabbitmq_is_checked_once_and_a_redis_is_not(broker: Any) -> None:
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), None),
     ],
 )
-def test_a_start_ends_where_rabbitmq_refuses_and_goes_on_where_it_is_away(
+def test_a_start_ends_if_rabbitmq_refuses_and_goes_on_if_it_is_down(
     broker: Any, caplog: pytest.LogCaptureFixture, error: Exception, refusal: str | None
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker.startup.rabbitmq")

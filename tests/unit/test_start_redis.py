@@ -129,7 +129,7 @@ FULL = {"maxmemory_policy": "allkeys-lru", "maxmemory": "5"}
         ({"error": RedisError("odd")}, None, ["cannot check Redis at {} yet: odd"]),
     ],
 )
-def test_a_start_ends_where_redis_cannot_serve_and_waits_where_it_is_away(
+def test_a_start_ends_if_redis_cannot_serve_and_waits_if_it_is_down(
     redis_answers: Any,
     caplog: pytest.LogCaptureFixture,
     answers: dict[str, Any],

@@ -32,7 +32,7 @@ def test_it_goes_on_after_a_failed_import_too() -> None:
     assert gc.isenabled()
 
 
-def test_it_stays_off_where_it_was_off_before() -> None:
+def test_it_stays_off_if_it_was_off_before() -> None:
     gc.disable()
     with collector_paused():
         pass

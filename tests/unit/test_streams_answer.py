@@ -50,7 +50,7 @@ def test_pieces_that_came_before_the_first_write_are_one_record() -> None:
     assert stream.take()[1].fields == text | {"tool_calls": calls}
 
 
-def test_an_answer_that_begins_anew_holds_nothing_of_the_one_that_broke_off() -> None:
+def test_an_answer_that_begins_again_holds_nothing_of_the_one_that_broke_off() -> None:
     stream = stream_of()
     for name in "ab":
         stream.calling()

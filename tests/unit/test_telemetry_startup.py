@@ -25,7 +25,7 @@ OF_OTEL = "OTEL_EXPORTER_OTLP_ENDPOINT"
         ({"OTEL_SDK_DISABLED": "True", OF_OTEL: "http://collector:4318"}, True, False),
     ],
 )
-def test_spans_are_made_where_the_environment_or_the_application_wants_them(
+def test_spans_are_made_if_the_environment_or_the_application_wants_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -256,7 +256,7 @@ async def test_a_job_whose_keys_were_all_refused_waits_for_one_that_will_have_ro
 
 
 @pytest.mark.parametrize("error", [LostError(), ValueError("a bug")])
-async def test_a_failed_key_is_left_out_of_the_log_while_redis_is_away(
+async def test_a_failed_key_is_left_out_of_the_log_while_redis_is_down(
     bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     bench.leases.extend([(lease(0), 0.0), (lease(1), 0.0)])

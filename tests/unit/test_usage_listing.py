@@ -40,7 +40,7 @@ def test_a_key_takes_one_line_beside_the_counts_of_both_services_in_words_that_f
     assert keys_named(line.split()[1], [key]) == [key]
 
 
-def test_the_wait_is_that_of_the_average_accepted_call_and_empty_where_there_is_none() -> None:
+def test_the_wait_is_that_of_the_average_accepted_call_and_empty_if_there_is_none() -> None:
     rows = []
     for tenant, refused in (("acme", 1), ("initech", 3)):
         row = Row((tenant,), None)
@@ -89,7 +89,7 @@ def test_no_name_in_the_csv_is_a_formula_and_any_name_can_be_read_back() -> None
 
 
 @pytest.mark.parametrize("cut_at", [";", "\t", "|"])
-def test_no_name_in_the_csv_becomes_a_formula_where_lines_are_cut_elsewhere(cut_at: str) -> None:
+def test_no_name_in_the_csv_becomes_a_formula_if_lines_are_cut_elsewhere(cut_at: str) -> None:
     names = [f"a{cut_at}{rest}" for rest in ("=1", " +1", '"@a"', "b", "=1;=2\t=3|=4")]
     query = UsageQuery(by=("tenant",))
     rows = tuple(Row((name,), 0) for name in names)
@@ -115,7 +115,7 @@ def test_an_unknown_or_ambiguous_key_is_refused(
     assert f"fits several keys; give the id of one: {keys[0].id} (GROQ_API_KEY_1)" in result.output
 
 
-def test_no_count_is_broken_where_a_terminal_is_narrow() -> None:
+def test_no_count_is_broken_if_a_terminal_is_narrow() -> None:
     row = Row(("acme-" * 8,), None)
     row.add([12_345_678] * len(MEASURES), None)
     console = Console(width=70, file=io.StringIO())

@@ -36,7 +36,7 @@ def queue_of(*waiters: Waiter) -> WaitQueue:
         (NoLease(NoLeaseReason.BUSY), True),  # limits are not known yet
     ],
 )
-def test_a_queue_asks_again_when_a_call_ends_only_where_that_may_help(
+def test_a_queue_asks_again_when_a_call_ends_only_if_that_may_help(
     no_lease: NoLease,
     a_call_that_ends_may_make_room: bool,  # noqa: FBT001
 ) -> None:
@@ -157,7 +157,7 @@ async def test_as_many_turns_are_given_as_asked_for_and_each_knows_the_next_jobs
     assert turns[0].request_at(0.5).waited_ms == 0
 
 
-async def test_a_queue_is_idle_only_where_nothing_of_it_is_left() -> None:
+async def test_a_queue_is_idle_only_if_nothing_of_it_is_left() -> None:
     assert queue_of().is_idle
     server = asyncio.ensure_future(asyncio.sleep(0))
     for queue in (
@@ -172,7 +172,7 @@ async def test_a_queue_is_idle_only_where_nothing_of_it_is_left() -> None:
     await server
 
 
-async def test_a_queue_settles_for_a_moment_only_where_something_has_changed(
+async def test_a_queue_settles_for_a_moment_only_if_something_has_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wait_queue, "_SETTLE_S", 3_600.0)

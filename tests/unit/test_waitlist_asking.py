@@ -148,7 +148,7 @@ async def test_the_jobs_behind_one_whose_time_is_over_do_not_ask_all_at_once(
 
 # The effect when a call of this process ends, by the reason why the pool had no room.
 @pytest.mark.parametrize(("why", "asks"), [(NoLeaseReason.WAIT, 0), (NoLeaseReason.BUSY, 1)])
-async def test_the_end_of_a_call_has_jobs_ask_again_where_it_may_make_room(
+async def test_the_end_of_a_call_has_jobs_ask_again_if_it_may_make_room(
     pool: Pool, waiting: WaitList, why: NoLeaseReason, asks: int
 ) -> None:
     pool.answer = replace(WAIT, why=why)

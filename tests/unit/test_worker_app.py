@@ -53,7 +53,7 @@ def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
     assert instance.quiet is False, "the log lines are text"
 
 
-def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
+def test_the_file_of_a_schedule_is_checked_if_a_worker_keeps_it(
     instance: Any, tmp_path: Path
 ) -> None:
     options = {"schedule_filename": str(tmp_path / "gone" / "schedule")}

@@ -143,7 +143,7 @@ def test_a_dead_letter_that_is_newer_than_the_one_shown_is_not_dropped(
     assert not box.is_checked(), "the selected dead letters do not exist any more"
 
 
-def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_under_way(
+def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_in_progress(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     first = poisoned(fresh)
@@ -175,7 +175,7 @@ def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_unde
     page.get_by_text("; none matches.").wait_for()
 
 
-def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
+def test_the_page_of_a_job_counts_its_calls_only_if_they_are_known(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])

@@ -96,7 +96,7 @@ def test_an_end_replaces_an_unreadable_record(run: Run, store: "redis.Redis", st
     assert meta_of(store, task_id)["result"] == "value"
 
 
-def test_a_job_under_way_does_not_take_back_an_end(run: Run, store: "redis.Redis") -> None:
+def test_a_job_in_progress_does_not_take_back_an_end(run: Run, store: "redis.Redis") -> None:
     task_id, done = run("fail first")
     done.result(10)
     listener = store.pubsub(ignore_subscribe_messages=True)

@@ -17,7 +17,7 @@ from tests.processes import eventually
 from worker.aio import backend
 
 
-def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
+def test_a_result_store_that_is_down_for_a_moment_loses_nothing(
     app: Celery,
     run: Run,
     aio_redis: EmbeddedRedis,

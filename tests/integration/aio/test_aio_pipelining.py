@@ -60,7 +60,7 @@ async def test_commands_whose_connection_is_lost_are_repeated(
 
 
 @pytest.mark.parametrize("pipelining", [0], indirect=True)
-async def test_they_are_not_repeated_where_the_caller_does_that(
+async def test_they_are_not_repeated_if_the_caller_does_that(
     pipelining: Pipelining, books: Any
 ) -> None:
     waiting = await _killed_while_it_waits(pipelining, books)

@@ -120,7 +120,7 @@ def test_a_signature_with_special_options_is_sent_by_celery(app: Celery, books: 
     assert Sender(app).send(plain.s(1)).successful()
 
 
-def test_a_lost_connection_is_mended_and_a_broker_that_is_away_is_an_error(
+def test_a_lost_connection_is_mended_and_a_broker_that_is_down_is_an_error(
     app: Celery, books: Any
 ) -> None:
     plain, sender = app.tasks["plain"], Sender(app)

@@ -118,7 +118,7 @@ def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books:
 
 
 @pytest.mark.parametrize("first", ["hint", "reply"])
-def test_a_hint_that_comes_with_the_reply_to_an_acknowledgement_is_heard(
+def test_a_hint_that_comes_with_the_reply_to_an_acknowledgement_is_read(
     url: str, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving(url, "a", prefetch=100) as receiver:
@@ -149,7 +149,7 @@ def test_a_hint_that_comes_with_the_reply_to_an_acknowledgement_is_heard(
         )  # the queues are read again after 10 s
 
 
-def test_an_acknowledgement_after_the_end_is_refused_where_there_are_no_leases(url: str) -> None:
+def test_an_acknowledgement_after_the_end_is_refused_if_there_are_no_leases(url: str) -> None:
     receiver = Receiver(url, "a", lease_s=0)
     send(url, "a", 1)
     receiver.until(lambda: receiver.messages)
@@ -185,7 +185,9 @@ def test_closing_gives_back_what_was_delivered_in_its_order(url: str, books: Any
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
 
 
-def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
+def test_closing_returns_the_messages_of_a_reply_that_has_not_been_read(
+    url: str, books: Any
+) -> None:
     send(url, "a", *range(5))
     texts = books.lrange("a", 0, -1)
     with receiving(url, "a", prefetch=3) as receiver:
@@ -195,7 +197,7 @@ def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: 
     assert receiver.messages == []
 
 
-def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_way(
+def test_cancelling_the_last_consumer_returns_the_messages_of_a_reply_that_has_not_been_read(
     url: str, books: Any
 ) -> None:
     send(url, "a", *range(5))
@@ -249,7 +251,7 @@ def test_the_last_consumer_may_be_cancelled_at_any_instant(
 
 
 @pytest.mark.parametrize("lease_s", [60, 0])
-def test_every_channel_ends_with_its_connection_though_the_server_is_away(
+def test_every_channel_ends_with_its_connection_though_the_server_is_down(
     server: EmbeddedRedis, url: str, books: Any, caplog: pytest.LogCaptureFixture, lease_s: int
 ) -> None:
     receiver = Receiver(url, "a", lease_s=lease_s, visibility_timeout=900)

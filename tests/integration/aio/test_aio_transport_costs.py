@@ -186,7 +186,7 @@ def test_after_a_flush_of_the_server_queues_are_looked_into_again(url: str, book
         receiver.until(lambda: receiver.messages)
 
 
-def test_the_text_of_the_script_is_sent_once_where_the_server_does_not_know_it(
+def test_the_text_of_the_script_is_sent_once_if_the_server_does_not_know_it(
     url: str, books: Any
 ) -> None:
     with receiving(url, "a") as receiver:

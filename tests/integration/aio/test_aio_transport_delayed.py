@@ -192,7 +192,7 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
         receiver.until(lambda: receiver.messages, within_s=20)
 
 
-def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(
+def test_one_of_many_channels_wakes_up_for_a_message_and_another_if_it_is_gone(
     url: str, books: Any
 ) -> None:
     with receiving(url, "late", polling_interval=60, **OPTIONS) as first:
@@ -332,7 +332,7 @@ def test_the_taking_script_reads_no_sorted_set_before_a_message_is_due() -> None
     assert "ZRANGE" not in before_any_is_due
 
 
-def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
+def test_if_nothing_was_delayed_others_are_notified_of_the_first_message_too(
     url: str, books: Any
 ) -> None:
     with receiving(url, "late", **OPTIONS) as first, receiving(url, "late", **OPTIONS) as second:

@@ -14,7 +14,7 @@ from tests.integration.aio.transport_harness import (
 from tests.processes import eventually
 
 
-def test_where_a_consumer_raises_the_messages_behind_go_back(url: str, books: Any) -> None:
+def test_if_a_consumer_raises_the_messages_behind_go_back(url: str, books: Any) -> None:
     send(url, "a", *range(5))
     with receiving(url, "a", prefetch=5) as receiver:
 

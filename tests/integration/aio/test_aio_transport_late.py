@@ -103,7 +103,7 @@ def test_a_look_whose_reply_is_lost_releases_no_message(
         assert [tag.endswith(suffix) for suffix in released] in ([], [False])
 
 
-def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
+def test_if_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look_backoff.random, "random", lambda: 1.0)

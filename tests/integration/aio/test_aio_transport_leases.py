@@ -101,7 +101,7 @@ def test_after_a_silence_no_lease_expires_before_all_workers_had_time_to_renew(
         assert float(store.hget("unacked.pulse", "hold_until")) > time.time() + 400
 
 
-def test_where_the_servers_clock_was_set_back_the_leases_of_before_are_set_back_with_it(
+def test_if_the_servers_clock_was_set_back_the_leases_of_before_are_set_back_with_it(
     server: EmbeddedRedis, store: Any
 ) -> None:
     with receiving(server.url, "a", lease_s=900) as receiver:
@@ -151,7 +151,7 @@ def test_an_unacknowledged_entry_that_is_not_a_message_is_set_aside(
     assert "moved an entry of unacked that is not a message" in caplog.text
 
 
-def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_sent_all_the_same(
+def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_sent_anyway(
     server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(server.url, "a", *range(4))

@@ -118,7 +118,7 @@ def test_after_a_silence_of_all_only_released_messages_are_listed(
         (0.9, 5_000, 5_000),
     ],
 )
-def test_where_the_clock_was_set_back_leases_of_before_are_set_back_too(
+def test_if_the_clock_was_set_back_leases_of_before_are_set_back_too(
     books: Any, back_s: float, before_s: float, after_s: float
 ) -> None:
     at_s = now_s(books)
@@ -131,7 +131,7 @@ def test_where_the_clock_was_set_back_leases_of_before_are_set_back_too(
     assert ends_s == pytest.approx([after_s, after_s + 1], abs=took_s + 0.002)
 
 
-def test_a_lease_is_renewed_where_there_is_one_and_the_index_with_it(books: Any) -> None:
+def test_a_lease_is_renewed_if_there_is_one_and_the_index_with_it(books: Any) -> None:
     books.zadd("leases", {"a": 1, "b": 2, "other": 3})
     books.zadd("index", {"a": 1, "other": 3})
     before_s = now_s(books)

@@ -41,7 +41,7 @@ def test_ten_jobs_behind_thousands_of_another_tenant_come_among_the_first(
     assert books.zcard("unacked.leases") == 0
 
 
-def test_equal_tenants_are_served_alike_in_whatever_order_their_jobs_came(
+def test_equal_tenants_are_served_equally_in_any_order_of_their_jobs(
     receiver: Receiver, books: Any
 ) -> None:
     for tenant in "ABCDEFGHI":
@@ -194,7 +194,7 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
     assert cycle._sharing.canceled
 
 
-def test_many_tenants_are_served_alike_and_completely(receiver: Receiver, books: Any) -> None:
+def test_many_tenants_are_served_equally_and_completely(receiver: Receiver, books: Any) -> None:
     for number in range(150):
         push(books, f"tenant-{number}", *(f"{number}:{job}" for job in range(number % 5 + 1)))
     share(receiver, books)

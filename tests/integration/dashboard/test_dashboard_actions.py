@@ -156,7 +156,7 @@ async def test_a_job_is_cancelled_without_a_worker_and_one_that_had_ended_stays_
     assert refused.json()["message"] == "Unknown field 'service'; this address takes no fields."
 
 
-async def test_a_cancel_whose_broker_is_away_is_stored_and_says_so(serve: Serve) -> None:
+async def test_a_cancel_whose_broker_is_down_is_stored_and_says_so(serve: Serve) -> None:
     site = await serve(environ={"CELERY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"})
     conf = site.app.capp.conf
     conf.broker_transport_options = conf.broker_transport_options | {"max_retries": 0}

@@ -228,7 +228,7 @@ async def test_an_invalid_request_is_refused_and_changes_nothing(serve: Serve) -
     assert await queued(site, "ai") == []
 
 
-async def test_only_administrators_get_in_and_only_where_changes_are_allowed(serve: Serve) -> None:
+async def test_only_administrators_get_in_and_only_if_changes_are_allowed(serve: Serve) -> None:
     site = await serve(read_only=True)
     await put(site, letter(1))
     assert (await site.client.get(ADDRESS)).status_code == 401
@@ -253,7 +253,7 @@ async def test_letters_show_in_the_metrics(serve: Serve) -> None:
     )
 
 
-async def test_a_broker_that_is_away_costs_no_letter(serve: Serve) -> None:
+async def test_a_broker_that_is_down_costs_no_letter(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1))
     site.app.capp.conf.broker_url = f"redis://127.0.0.1:{free_port()}/0"

@@ -155,7 +155,7 @@ async def test_a_failing_read_is_logged_once_for_as_long_as_it_fails(
 
 
 @pytest.mark.parametrize("words", ["Timeout reading from 127.0.0.1:6379", "it is 100% away"])
-async def test_flowers_own_endpoints_say_that_the_broker_is_away(
+async def test_flowers_own_endpoints_say_that_the_broker_is_down(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     site = await serve()

@@ -116,7 +116,7 @@ async def test_queues_that_cannot_be_counted_are_not_shown_as_empty(
     assert caplog.text.count("cannot count the queues (OSError)") == 1
 
 
-async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> None:
+async def test_deferrals_are_counted_as_flower_receives_their_events(serve: Serve) -> None:
     site = await serve()
 
     def event(kind: str, uuid: str, **fields: Any) -> dict[str, Any]:

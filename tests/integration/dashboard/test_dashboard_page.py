@@ -62,7 +62,7 @@ async def test_without_a_login_nothing_is_served(serve: Serve, path: str) -> Non
     assert len(answer.text) < 200
 
 
-async def test_where_nobody_can_log_in_the_page_says_so(serve: Serve) -> None:
+async def test_if_nobody_can_log_in_the_page_says_so(serve: Serve) -> None:
     site = await serve(basic_auth=None)
     page = await site.client.get("/keys")
     assert page.status_code == 403

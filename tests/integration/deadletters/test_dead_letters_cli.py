@@ -80,7 +80,7 @@ def test_no_id_is_cut_off_on_a_narrow_screen(
         assert word in shown
 
 
-def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
+def test_one_letter_shows_its_arguments_only_if_they_are_asked_for(
     cli: Cli, redis_url: str
 ) -> None:
     call = {"at_ms": NOW_MS, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}

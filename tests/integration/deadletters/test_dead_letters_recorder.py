@@ -69,7 +69,7 @@ async def test_a_letter_without_its_arguments_says_why(
         assert (await store.get("job-1"))[1] == Message([], kwargs, {})
 
 
-async def test_where_redis_takes_no_letter_the_message_goes_back(
+async def test_if_redis_takes_no_letter_the_message_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")

@@ -116,7 +116,7 @@ async def test_a_letter_that_has_changed_since_it_was_listed_is_refused_and_the_
         ({"doubt_ms": NOW_MS - 23 * HOUR_MS, "kind": "unknown"}, False, False, False),
     ],
 )
-def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe(
+def test_an_email_that_may_have_been_sent_goes_out_again_only_if_that_is_safe(
     redis_url: str, changes: dict[str, Any], force: Any, sent: Any, new_key: Any
 ) -> None:
     put(redis_url, email(**changes), message=Message(kwargs={"to": "ann@example.com"}))
@@ -166,7 +166,7 @@ def test_two_operators_who_replay_the_same_letters_run_each_job_once(redis_url: 
     assert not set(first.sent) & set(second.sent)
 
 
-def test_a_broker_that_is_away_costs_no_letter(redis_url: str) -> None:
+def test_a_broker_that_is_down_costs_no_letter(redis_url: str) -> None:
     put(redis_url, letter(1), letter(2))
     away = Celery("test", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     away.conf.broker_transport_options = {"socket_connect_timeout": 1}

@@ -237,7 +237,7 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
     assert accepted(senders) == (1, 0, 0)
 
 
-async def test_a_new_email_is_not_in_doubt_while_redis_is_away(
+async def test_a_new_email_is_not_in_doubt_while_redis_is_down(
     running: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))

@@ -63,7 +63,7 @@ async def test_a_request_too_large_for_a_limit_of_prompts_or_answers_names_that_
         assert (away.why, away.limit, away.dimension) == (NoLeaseReason.TOO_LARGE, 100, dimension)
 
 
-async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(
+async def test_if_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(
     make_pool: Make,
 ) -> None:
     pool = make_pool(2, accounts=["small", "large"])
@@ -103,7 +103,7 @@ async def test_an_answer_that_is_capped_takes_less_of_the_limit_of_all_tokens_to
     ("limit", "most", "reserved", "capped"),
     [(500, 490, 490, False), (500, 491, 490, True), (1, 5, 1, True), (5_000, 1_000, 1_000, False)],
 )
-async def test_a_cap_is_named_where_a_job_would_reserve_more_than_an_account_allows(
+async def test_a_cap_is_named_if_a_job_would_reserve_more_than_an_account_allows(
     make_pool: Make, limit: int, most: int, reserved: int, *, capped: bool
 ) -> None:
     pool = make_pool(1)

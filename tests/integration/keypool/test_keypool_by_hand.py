@@ -198,9 +198,7 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
     assert (entries[0]["scope"], entries[0]["name"]) == ("service", "groq")
 
 
-async def test_a_pause_ends_by_itself_where_it_has_an_end(
-    make_pool: Make, clock: ManualClock
-) -> None:
+async def test_a_pause_ends_by_itself_if_it_has_an_end(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await pool.disable(None, by="ann", reason="launch", for_ms=60_000)
     away = await no_lease(pool)

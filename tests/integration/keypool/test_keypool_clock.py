@@ -88,7 +88,7 @@ async def test_times_that_people_read_follow_redis_clock(
 
 # By how much Redis' clock is set forward, and how much of that counts as elapsed time.
 @pytest.mark.parametrize(("step_ms", "passed_ms"), [(2_500, 2_500), (2_501, 0)])
-async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
+async def test_a_request_may_be_in_progress_for_two_and_a_half_seconds(
     machine: Machine, step_ms: int, passed_ms: int
 ) -> None:
     before_ms = (await machine.pool.snapshot()).now_ms
@@ -98,7 +98,7 @@ async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
 
 # By how much it is set back, and how much time then passes for a process that does not know.
 @pytest.mark.parametrize(("step_ms", "passed_ms"), [(-1_000, 0), (-1_001, 200)])
-async def test_a_clock_that_was_set_back_by_over_a_second_is_followed_no_more(
+async def test_a_clock_that_was_set_back_by_over_a_second_is_no_longer_followed(
     make_pool: Make, machine: Machine, step_ms: int, passed_ms: int
 ) -> None:
     before_ms = (await machine.pool.snapshot()).now_ms

@@ -211,7 +211,7 @@ def token_refusal(limit: int, *, used: int, requested: int, wait_ms: int) -> Ver
 SIZED = token_refusal(100_000, used=97_000, requested=LARGE, wait_ms=864_000)
 
 
-async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
+async def test_if_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:

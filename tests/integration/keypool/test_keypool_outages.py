@@ -92,7 +92,7 @@ async def test_a_lease_that_waits_for_the_probe_of_another_expires_unless_it_is_
     assert await pool.confirm(held[1]) is None
 
 
-async def test_failures_of_one_second_count_once_also_where_a_call_passes_between_them(
+async def test_failures_of_one_second_count_once_also_if_a_call_passes_between_them(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
@@ -236,7 +236,7 @@ async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_
     assert whys == [None, *[waits] * 5, *[rests] * 3]
 
 
-async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
+async def test_a_model_whose_calls_all_fail_rests_and_is_asked_rarely(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:

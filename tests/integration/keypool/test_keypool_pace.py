@@ -102,7 +102,7 @@ async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
     ("left_ms", "refused_ms", "lowers"),
     [(1, 1_000, True), (1, 999, False), (0, 1_000, False)],
 )
-async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_second(
+async def test_a_refusal_lowers_the_pace_if_the_one_before_was_known_for_a_second(
     make_pool: Make,
     clock: ManualClock,
     left_ms: int,

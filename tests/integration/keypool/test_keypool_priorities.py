@@ -91,7 +91,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(
         ObservedLimit(Dimension.RPS, 10, 0),  # a window
     ],
 )
-async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
+async def test_bulk_does_not_starve_if_interactive_jobs_leave_a_tenth(
     make_pool: Make,
     clock: ManualClock,
     limit: ObservedLimit,

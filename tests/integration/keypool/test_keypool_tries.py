@@ -174,7 +174,7 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
 
 
-async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock: ManualClock) -> None:
+async def test_a_limit_that_stays_is_tried_rarely(make_pool: Make, clock: ManualClock) -> None:
     pool = await limited(make_pool, 300)
     passed, refusals = await _raised(pool, clock, 300, calls=2_000)
     assert 3 <= refusals <= 0.003 * passed + 1

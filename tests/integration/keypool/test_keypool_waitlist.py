@@ -85,7 +85,7 @@ async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool:
     assert 2_000 < outcome.first_in_ms <= 2_100
 
 
-async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
+async def test_a_hundred_processes_are_served_in_order_and_ask_rarely(
     make_pool: Make,
     redis: Redis,
     clock: ManualClock,

@@ -63,7 +63,7 @@ async def test_a_call_that_is_held_up_on_its_way_counts_once(
     )
 
 
-async def test_where_calls_left_late_the_next_window_opens_later(
+async def test_if_calls_left_late_the_next_window_opens_later(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool = make_pool(1)

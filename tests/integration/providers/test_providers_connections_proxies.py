@@ -82,7 +82,7 @@ async def test_a_call_goes_through_the_proxy_of_the_environment(
     assert ("canary" in head) is (scheme == "http")
 
 
-async def test_a_proxy_that_refuses_or_is_away_is_a_definite_error(
+async def test_a_proxy_that_refuses_or_is_down_is_a_definite_error(
     proxies: Callable[..., None], refused_url: str
 ) -> None:
     proxy = _Proxy(0, refuses=True)

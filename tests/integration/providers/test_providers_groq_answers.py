@@ -147,7 +147,7 @@ async def test_fields_that_this_version_does_not_know_are_passed_on(
         ({"tool_calls": [{}], "reasoning": "hm"}, "length", {}, None),
     ],
 )
-async def test_empty_because_is_set_where_reasoning_used_all_tokens(  # noqa: PLR0917 - a table
+async def test_empty_because_is_set_if_reasoning_used_all_tokens(  # noqa: PLR0917 - a table
     scripted: ScriptedApi,
     groq: Groq,
     message: dict[str, Any],

@@ -126,7 +126,7 @@ async def test_a_404_of_a_stand_in_without_batches_is_definite_for_a_batch_and_n
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
 
 
-async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(
+async def test_if_batches_are_taken_a_bare_404_leaves_one_in_doubt(
     scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})

@@ -245,7 +245,7 @@ async def test_no_documented_answer_is_noticed_as_unknown(
         assert providers.noticed == [], answer
 
 
-async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(
+async def test_a_model_all_of_whose_calls_fail_in_the_same_way_is_noticed(
     providers: WatchedProviders,
 ) -> None:
     gone = _error("no such model", "model_not_found")
@@ -273,7 +273,7 @@ async def test_only_the_latest_models_are_watched(
     ]  # fmt: skip
 
 
-async def test_requests_that_are_all_refused_alike_are_noticed_by_their_model(
+async def test_requests_that_are_all_refused_in_the_same_way_are_noticed_by_their_model(
     providers: WatchedProviders,
 ) -> None:
     for _ in range(20):

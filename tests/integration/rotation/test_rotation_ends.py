@@ -133,7 +133,7 @@ async def test_a_resting_key_is_waited_for_although_another_account_rejected_the
     assert 20_000 < caught.value.countdown_ms <= 31_000
 
 
-async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_disabled(
+async def test_a_model_is_rejected_if_the_keys_of_all_other_accounts_are_disabled(
     make: Make,
 ) -> None:
     rotation, provider = make(DEAD, DEAD, OK, NOT_FOUND)
@@ -143,7 +143,7 @@ async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_disa
     assert len(provider.seen) == 4
 
 
-async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_same_account(
+async def test_a_model_is_rejected_if_the_next_key_turns_out_to_be_of_the_same_account(
     make: Make,
 ) -> None:
     rotation, provider = make(

@@ -47,7 +47,7 @@ async def test_a_job_waits_for_a_redis_that_comes_back(
     assert (await waiting).attempts == 1
 
 
-async def test_a_job_is_deferred_while_redis_stays_away(
+async def test_a_job_is_deferred_while_redis_stays_down(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
@@ -60,7 +60,7 @@ async def test_a_job_is_deferred_while_redis_stays_away(
     assert 0 < caught.value.countdown_ms <= 1_500
 
 
-async def test_an_answer_is_returned_although_redis_is_away_when_its_call_is_settled(
+async def test_an_answer_is_returned_although_redis_is_down_when_its_call_is_settled(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stopping(ScriptedProvider):
@@ -187,7 +187,7 @@ async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
     assert (await rotation.pool.snapshot()).failed == 1
 
 
-async def test_a_failed_key_is_not_logged_while_redis_is_away(
+async def test_a_failed_key_is_not_logged_while_redis_is_down(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Vanishing(KeyPool):

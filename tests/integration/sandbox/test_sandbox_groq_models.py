@@ -70,7 +70,7 @@ async def test_all_models_are_listed(client: groq.AsyncGroq) -> None:
     assert MODEL in [model.id for model in (await client.models.list()).data]
 
 
-async def test_tools_and_json_are_answered_where_they_are_demanded(client: groq.AsyncGroq) -> None:
+async def test_tools_and_json_are_answered_if_they_are_demanded(client: groq.AsyncGroq) -> None:
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
     choice = (await ask(client, tools=tools, tool_choice="required")).choices[0]

@@ -96,7 +96,7 @@ def test_without_a_redis_to_run_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_at_once_and_cleanly_even_with_a_call_under_way(
+def test_a_signal_stops_it_at_once_and_cleanly_even_with_a_call_in_progress(
     number: signal.Signals,
 ) -> None:
     process = subprocess.Popen(

@@ -164,7 +164,7 @@ async def test_a_fault_of_ours_is_not_taken_for_one_of_redis_and_harms_no_later_
     await writer.close()
 
 
-async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_result(
+async def test_a_redis_that_stays_down_costs_a_job_two_seconds_and_not_its_result(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT_S", 0.05)

@@ -139,7 +139,7 @@ async def test_a_soft_limit_neither_doubles_nor_ends_a_job_that_is_on_its_way_ba
     assert len(bench.sent()) == 1
 
 
-async def test_a_job_goes_back_as_it_came_where_the_broker_stays_away(
+async def test_a_job_goes_back_as_it_came_if_the_broker_stays_down(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rescheduling, "_BROKER_RETRIES_S", -1)

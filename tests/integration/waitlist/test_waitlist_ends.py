@@ -136,7 +136,7 @@ async def test_a_line_waits_for_a_redis_that_comes_back(
     assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}
 
 
-async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
+async def test_a_redis_that_stays_down_defers_each_job_with_an_error_of_its_own(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))

@@ -12,7 +12,7 @@ from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease
 from worker.rotation import demand, overflow, waitlist
 
 
-async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
+async def test_a_service_rests_only_if_all_kinds_of_jobs_that_came_lately_do(
     redis: Redis,
 ) -> None:
     line = Line(redis, patience_ms=5_000)

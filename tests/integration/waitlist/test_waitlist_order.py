@@ -107,7 +107,7 @@ async def test_a_wake_up_that_comes_while_the_first_job_asks_is_not_lost(
         assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL)), Lease)
 
 
-async def test_the_end_of_a_call_makes_room_where_limits_are_unknown(redis: Redis) -> None:
+async def test_the_end_of_a_call_makes_room_if_limits_are_unknown(redis: Redis) -> None:
     line = Line(redis, opening=1)
     held = await line.lease()
     job = await line.stand("waiting")
@@ -116,7 +116,7 @@ async def test_the_end_of_a_call_makes_room_where_limits_are_unknown(redis: Redi
     assert isinstance((await outcomes(job))[0], Lease)
 
 
-async def test_a_long_rest_is_reported_to_every_job_in_line_alike(redis: Redis) -> None:
+async def test_a_long_rest_is_reported_to_every_job_in_line(redis: Redis) -> None:
     line = Line(redis, patience_ms=5_000)
     pressed: list[float] = []
     line.list.demand.on_full = lambda: pressed.append(line.list.demand.resting_s())

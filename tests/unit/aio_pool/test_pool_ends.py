@@ -101,7 +101,7 @@ def test_a_slot_that_becomes_free_while_the_pool_drains_goes_to_no_job(
     assert not second.accepted.done()
 
 
-def test_a_job_whose_body_finds_it_revoked_ends_as_revoked_jobs_do_and_is_no_lost_run(
+def test_a_job_whose_body_finds_it_revoked_ends_as_revoked_jobs_do_and_is_not_a_lost_run(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     announced: Future[None] = Future()

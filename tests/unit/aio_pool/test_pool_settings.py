@@ -81,7 +81,7 @@ def test_a_job_is_terminated_by_its_number(app: Celery, start: Start) -> None:
     assert job.answer.exception.exc.args == (15,)
 
 
-def test_a_soft_limit_is_raised_at_the_await_and_is_no_cancellation_afterwards(
+def test_a_soft_limit_is_raised_at_the_await_and_is_not_a_cancellation_afterwards(
     app: Celery, start: Start
 ) -> None:
     @app.task(shared=False)
@@ -120,7 +120,7 @@ def test_a_job_sees_the_error_that_its_child_raised_at_the_soft_limit(
     assert Outcome(start(), waits, soft_timeout=0.05).answer[:2] == (0, "'child'")
 
 
-def test_a_cancellation_that_nobody_ordered_is_no_time_limit(app: Celery, start: Start) -> None:
+def test_a_cancellation_that_nobody_ordered_is_not_a_time_limit(app: Celery, start: Start) -> None:
     @app.task(shared=False)
     async def cancels_itself() -> None:
         task = asyncio.current_task()
@@ -226,7 +226,7 @@ def test_a_warm_stop_waits_for_the_jobs_that_run(app: Celery, start: Start) -> N
     assert job.answer[:2] == (0, "'whole'")
 
 
-def test_uvloop_has_to_be_there_only_where_it_is_asked_for(
+def test_uvloop_has_to_be_there_only_if_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)

@@ -31,9 +31,7 @@ def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -
     assert Outcome(pool, late).answer[1] == "'here'"
 
 
-def test_the_items_of_a_sequence_are_awaited_where_the_apps_own_base_has_adapted_the_tasks() -> (
-    None
-):
+def test_the_items_of_a_sequence_are_awaited_if_the_apps_own_base_has_adapted_the_tasks() -> None:
     """The base adapts each task at its creation, before the pool has adapted Celery's sequences."""
     with Celery("based", task_cls="worker.aio.adopt:Task", set_as_current=False) as based:
 

@@ -44,7 +44,7 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
     assert "a callback of the pool raised" not in worker.log
 
 
-def test_the_loop_is_asyncios_where_uvloop_is_not_installed(
+def test_the_loop_is_asyncios_if_uvloop_is_not_installed(
     aio: ModuleType, start_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
@@ -76,7 +76,7 @@ def test_cut_connections_lose_no_job_and_the_worker_goes_on(  # noqa: PLR0917 - 
     assert [result.get(timeout=20) for result in after] == [2 * n for n in range(10)]
 
 
-def test_where_jobs_are_cancelled_with_their_connection_those_that_had_not_begun_run_once(
+def test_if_jobs_are_cancelled_with_their_connection_those_that_had_not_begun_run_once(
     aio: ModuleType,
     start_worker: Callable[..., WorkerProcess],
     key: str,

@@ -255,7 +255,7 @@ def test_flower_sees_every_task_begin_and_end(
         )
 
 
-def test_autoscale_is_refused_where_it_is_off(flower: Flower, worker: WorkerProcess) -> None:
+def test_autoscale_is_refused_if_it_is_off(flower: Flower, worker: WorkerProcess) -> None:
     status, message = flower.press(
         "worker/pool/autoscale", worker.name, workername=worker.name, min=1, max=5
     )

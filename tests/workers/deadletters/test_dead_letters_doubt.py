@@ -111,7 +111,7 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: Stack) ->
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
 
 
-def test_an_email_in_doubt_is_not_sent_anew_once_its_idempotency_key_is_forgotten(
+def test_an_email_in_doubt_is_not_sent_again_once_its_idempotency_key_is_forgotten(
     fresh: Stack,
 ) -> None:
     two_days_ago_ms = round((time.time() - 48 * 3600) * 1000)
@@ -136,7 +136,7 @@ def test_an_email_in_doubt_is_not_sent_anew_once_its_idempotency_key_is_forgotte
 @pytest.mark.parametrize(
     ("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)]
 )
-def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_sent_anew(
+def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_sent_again(
     fresh: Stack, hours: float, runs: Any
 ) -> None:
     headers = {"deaths": 1, "died_s": time.time() - hours * 3600}

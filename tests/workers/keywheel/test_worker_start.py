@@ -92,7 +92,7 @@ def test_each_wrong_setting_ends_the_start_with_a_sentence(
     assert "canary-password" not in worker.log
 
 
-def test_the_sentence_of_a_start_that_fails_is_json_where_the_logs_are(start: Start) -> None:
+def test_the_sentence_of_a_start_that_fails_is_json_if_the_logs_are(start: Start) -> None:
     worker = start(command=CELERY, KEYWHEEL_LOG_FORMAT="json", ADMIN_TOKEN="short")
     assert worker.await_exit() == 1
     *_, last = [json.loads(line) for line in worker.log.splitlines()]

@@ -99,7 +99,7 @@ def test_tool_calls_are_streamed_and_put_together(fresh: Stack, client: redis.Re
 
 
 @pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
-def test_an_answer_that_breaks_off_begins_anew_and_its_stream_shows_it(
+def test_an_answer_that_breaks_off_begins_again_and_its_stream_shows_it(
     fresh: Stack, client: redis.Redis, kind: str
 ) -> None:
     with fault(fresh, kind, count=1):

@@ -39,7 +39,7 @@ NOT_TRIED: dict[tuple[str, str], str] = {
     ): "Celery sends it back for ever, as fast as it forks",
     ("test_a_base_exception_fails_the_job_too", "threads"): _NO_LOSS,
     ("test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on", "threads"): _NO_LOSS,
-    ("test_a_lost_job_runs_again_where_the_task_asks_for_it", "threads"): _NO_LOSS,
+    ("test_a_lost_job_runs_again_if_the_task_asks_for_it", "threads"): _NO_LOSS,
     ("test_a_job_that_is_always_lost_fails_in_the_end", "threads"): _NO_LOSS,
 }
 """Promises whose test would not end, or would stop the worker for all later tests."""

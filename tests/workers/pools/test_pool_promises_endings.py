@@ -26,7 +26,7 @@ def test_a_message_is_not_acknowledged_before_its_job_has_ended(pool: Any, key: 
     eventually(lambda: pool.unacknowledged() == 0)
 
 
-def test_a_message_is_acknowledged_at_the_start_where_the_task_says_so(pool: Any, key: str) -> None:
+def test_a_message_is_acknowledged_at_the_start_if_the_task_says_so(pool: Any, key: str) -> None:
     result = pool.send("waits_early", key, 5.0)
     pool.await_journal(key, "began")
     eventually(lambda: pool.unacknowledged() == 0, within_s=4)
@@ -39,7 +39,7 @@ def test_the_message_of_a_failed_job_is_acknowledged(pool: Any) -> None:
     eventually(lambda: pool.unacknowledged() == 0)
 
 
-def test_a_rejected_job_comes_back_where_it_asks_for_that(pool: Any, key: str) -> None:
+def test_a_rejected_job_comes_back_if_it_asks_for_that(pool: Any, key: str) -> None:
     assert pool.send("rejects", key, True).get(timeout=60) == "came back"
 
 
@@ -139,7 +139,7 @@ def test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on(pool: Any, k
     assert pool.send("add", 1).get(timeout=60) == 2
 
 
-def test_a_lost_job_runs_again_where_the_task_asks_for_it(pool: Any, key: str) -> None:
+def test_a_lost_job_runs_again_if_the_task_asks_for_it(pool: Any, key: str) -> None:
     assert pool.send("ends_again", key, 1).get(timeout=60) == "survived"
 
 

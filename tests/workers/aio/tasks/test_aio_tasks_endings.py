@@ -125,7 +125,7 @@ def test_a_job_that_tries_to_end_the_process_counts_as_lost(app: ModuleType, end
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_lost_job_runs_again_where_the_task_asks_for_it(
+def test_a_lost_job_runs_again_if_the_task_asks_for_it(
     app: ModuleType, key: str, ending: str
 ) -> None:
     assert app.ends_once.delay(ending, key).get(timeout=60) == "survived"
