@@ -139,7 +139,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     command.check_options(options, instance.app.conf)
     files.check_worker_files(options)
     instance.queue_choice = QueueChoice(options.get("queues"))
-    instance.emit_banner = banner.or_go_on(instance.emit_banner)
+    instance.emit_banner = banner.survive_closed_output(instance.emit_banner)
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     signals.before_task_publish.connect(pass_on_tenant)
     signals.before_task_publish.connect(note_enqueued)
@@ -152,7 +152,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 
 
 @signals.celeryd_after_setup.connect(weak=False)
-def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
+def _check_and_choose_queues(instance: Any, **_: Any) -> None:
     """Check this machine, Redis and the keys, and consume the queues of services with a key."""
     settings = get_settings()
     try:
@@ -165,7 +165,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
                 proxy_for(
                     settings.services[service].base_url
                 )  # an unusable proxy would fail each job
-        check_machine(settings, discoveries, jobs=_most_jobs(instance))
+        check_machine(settings, discoveries, jobs=_max_jobs(instance))
         check_redis(settings)
         check_rabbitmq(settings)
     except SettingsError as exc:
@@ -177,15 +177,15 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     )
     for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
         _logger.warning(sentence)
-    _log_what_was_found(discoveries, instance.app.amqp.queues.consume_from)
+    _log_keys_and_queues(discoveries, instance.app.amqp.queues.consume_from)
 
 
-def _most_jobs(instance: Any) -> int:
+def _max_jobs(instance: Any) -> int:
     """Return how many jobs the worker may run at a time, by -c, --autoscale or the setting."""
     return int(instance.max_concurrency or instance.concurrency)
 
 
-def _log_what_was_found(discoveries: Mapping[str, Discovery], queues: Iterable[str]) -> None:
+def _log_keys_and_queues(discoveries: Mapping[str, Discovery], queues: Iterable[str]) -> None:
     if (missing := no_dotenv()) is not None:
         _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(

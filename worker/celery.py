@@ -8,10 +8,10 @@ import atexit
 import gc
 
 from worker.startup.collector import collector_paused
-from worker.startup.imports import imports_in_a_sentence
+from worker.startup.imports import explain_import_errors
 
 # Celery would report each failure as "has no attribute 'celery'".
-with collector_paused(), imports_in_a_sentence():
+with collector_paused(), explain_import_errors():
     from worker.application import app, create_app
 
 # At its end, Python searches all remaining objects for garbage. This takes a fifth of the time that

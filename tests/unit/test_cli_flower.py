@@ -16,7 +16,7 @@ from tornado.options import Error
 
 from config.settings import Settings
 from worker.cli import flower
-from worker.cli.flower import check_options, in_a_sentence
+from worker.cli.flower import check_options, explain_start_errors
 
 OPTIONS = SimpleNamespace(
     address="127.0.0.1",
@@ -59,7 +59,7 @@ async def test_an_error_that_keeps_flower_from_starting_is_a_sentence(
         raise error
 
     with pytest.raises(click.ClickException, match=r"^Flower cannot start: ") as caught:
-        in_a_sentence(run, options=OPTIONS)()
+        explain_start_errors(run, options=OPTIONS)()
     assert words in caught.value.message
 
 
@@ -71,7 +71,7 @@ def test_an_error_of_a_flower_that_served_keeps_its_traceback() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        in_a_sentence(run, options=OPTIONS)()
+        explain_start_errors(run, options=OPTIONS)()
 
 
 def test_a_socket_that_cannot_be_made_is_named() -> None:
@@ -80,7 +80,7 @@ def test_a_socket_that_cannot_be_made_is_named() -> None:
 
     named = SimpleNamespace(**vars(OPTIONS) | {"unix_socket": "/gone/flower.sock"})
     with pytest.raises(click.ClickException) as caught:
-        in_a_sentence(run, options=named)()
+        explain_start_errors(run, options=named)()
     assert "/gone/flower.sock: No such file or directory" in caught.value.message
 
 

@@ -16,7 +16,7 @@ from config.current import get_settings
 from config.settings import settings_from
 from worker.cli.output import OutputCommand
 from worker.startup import command, patience
-from worker.startup.patience import REPLY_S, be_impatient
+from worker.startup.patience import REPLY_S, shorten_waits
 
 
 def app_of(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Celery:
@@ -45,7 +45,7 @@ def test_a_message_is_tried_once_more_and_then_given_up(
     lost = "kombu.transport.memory.Transport.recoverable_connection_errors"
     monkeypatch.setattr(lost, (amqp.ConnectionError,), raising=False)
     for _ in range(2):  # a second call changes nothing
-        be_impatient(app)
+        shorten_waits(app)
     ask = app.control.broadcast if method == "broadcast" else app.send_task
     with pytest.raises(OperationalError):
         ask("ping")
@@ -56,7 +56,7 @@ def test_an_answer_of_redis_is_given_up_after_a_few_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = app_of(monkeypatch, REDIS_URL="redis://127.0.0.1:1/0")
-    be_impatient(app)
+    shorten_waits(app)
     assert app.conf.broker_transport_options["socket_timeout"] == REPLY_S
     assert app.conf.broker_transport_options["lease_s"] == get_settings().worker_lease_s
     waits: Any = app.backend
@@ -66,7 +66,7 @@ def test_an_answer_of_redis_is_given_up_after_a_few_seconds(
 
 def test_the_time_that_the_url_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     app = app_of(monkeypatch, REDIS_URL="redis://127.0.0.1:1/0?socket_timeout=17")
-    be_impatient(app)
+    shorten_waits(app)
     assert app.conf.broker_transport_options["socket_timeout"] == 17
     waits: Any = app.backend
     assert waits.connparams["socket_timeout"] == 17
@@ -75,13 +75,13 @@ def test_the_time_that_the_url_says_holds(monkeypatch: pytest.MonkeyPatch) -> No
 def test_rabbitmq_gets_no_option_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = {"REDIS_URL": "redis://127.0.0.1:1/0", "CELERY_BROKER_URL": "amqp://guest@127.0.0.1//"}
     app = app_of(monkeypatch, **urls)
-    be_impatient(app)
+    shorten_waits(app)
     assert app.conf.broker_transport_options == {"confirm_publish": True}
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(module, name) for module, names in command._ASKING.items() for name in names],
+    [(module, name) for module, names in command._ASKING_COMMANDS.items() for name in names],
 )
 def test_the_commands_of_celery_give_up_on_a_broker_soon(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str
@@ -89,14 +89,14 @@ def test_the_commands_of_celery_give_up_on_a_broker_soon(
     asking: Any = ModuleType(module)
     seen: list[Any] = []
     asking.__dict__.update(
-        {each: SimpleNamespace(callback=None) for each in command._ASKING[module]}
+        {each: SimpleNamespace(callback=None) for each in command._ASKING_COMMANDS[module]}
     )
     setattr(asking, name, click.command()(lambda: seen.append("ran")))
     monkeypatch.setitem(sys.modules, module, asking)
-    monkeypatch.setattr(command, "be_impatient", seen.append)
-    for other in set(command._ASKING) - {module}:
+    monkeypatch.setattr(command, "shorten_waits", seen.append)
+    for other in set(command._ASKING_COMMANDS) - {module}:
         monkeypatch.delitem(sys.modules, other, raising=False)
-    command._shorten_waits()
+    command._shorten_waits_of_commands()
     ran = CliRunner().invoke(getattr(asking, name), obj=SimpleNamespace(app="the app"))
     assert (ran.exception, seen) == (None, ["the app", "ran"])
 

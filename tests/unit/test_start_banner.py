@@ -22,7 +22,7 @@ def test_a_worker_without_a_standard_output_goes_on_and_what_it_writes_later_goe
     with (tmp_path / "output").open("wb") as output:
         monkeypatch.setattr(banner, "_STDOUT", output.fileno())
         before = open_files()
-        banner.or_go_on(emit)()
+        banner.survive_closed_output(emit)()
         assert open_files() == before
         os.write(output.fileno(), b"late")
     assert (tmp_path / "output").read_bytes() == b""
@@ -36,6 +36,6 @@ def test_a_worker_without_a_standard_output_goes_on_and_what_it_writes_later_goe
 
 def test_the_banner_is_written_if_it_can_be() -> None:
     written: list[str] = []
-    banner.or_go_on(lambda: written.append("banner"))()
+    banner.survive_closed_output(lambda: written.append("banner"))()
     assert written == ["banner"]
     assert banner._STDOUT == 1

@@ -70,7 +70,7 @@ def test_a_user_that_a_worker_cannot_become_is_named(
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        command._guarded_dropping(drop)(**options)
+        command._explain_privilege_errors(drop)(**options)
     assert sentence in str(ended.value)
 
 
@@ -83,14 +83,14 @@ def test_a_user_that_a_worker_cannot_become_is_named(
 )
 def test_a_name_that_this_machine_does_not_have_is_named(option: str, sentence: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        command._guarded_dropping(platforms.maybe_drop_privileges)(**{option: "nosuch"})
+        command._explain_privilege_errors(platforms.maybe_drop_privileges)(**{option: "nosuch"})
     assert sentence in str(ended.value)
 
 
 def test_a_worker_that_keeps_its_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(platforms, "maybe_drop_privileges", lambda **given: seen.append(given))
-    command._guarded_dropping(platforms.maybe_drop_privileges)()
+    command._explain_privilege_errors(platforms.maybe_drop_privileges)()
     assert seen == [{"uid": None, "gid": None}]
 
 
@@ -154,5 +154,5 @@ def test_an_option_that_celery_fails_to_read_is_named(error: Exception, sentence
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        command._guarded(fail, command._options_in_a_sentence)()
+        command._guarded(fail, command._explain_option_errors)()
     assert str(ended.value) == f"keywheel cannot start.\n{sentence}"

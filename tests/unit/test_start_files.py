@@ -60,12 +60,12 @@ def test_a_umask_that_is_not_a_number_is_refused() -> None:
 def test_a_file_that_beat_cannot_open_is_named_in_a_sentence(
     error: Exception, sentence: str
 ) -> None:
-    with pytest.raises(SystemExit, match=sentence), command._beat_in_a_sentence():
+    with pytest.raises(SystemExit, match=sentence), command._explain_beat_errors():
         raise error
 
 
 def test_an_unreachable_broker_is_not_reported_as_a_file_of_beat() -> None:
-    with pytest.raises(ConnectionError), command._beat_in_a_sentence():
+    with pytest.raises(ConnectionError), command._explain_beat_errors():
         raise ConnectionRefusedError(111, "Connection refused")
 
 

@@ -9,11 +9,11 @@ import pytest
 from celery.exceptions import ImproperlyConfigured
 
 from worker.startup import imports
-from worker.startup.imports import imports_in_a_sentence
+from worker.startup.imports import explain_import_errors
 
 
 def end_of(error: Exception) -> str:
-    with pytest.raises(SystemExit) as ended, imports_in_a_sentence():
+    with pytest.raises(SystemExit) as ended, explain_import_errors():
         raise error
     return str(ended.value)
 
@@ -44,7 +44,7 @@ def test_an_environment_in_which_our_pool_cannot_work_is_named() -> None:
 @pytest.mark.parametrize("obj", [object(), end_of])
 def test_a_bug_keeps_its_traceback(obj: object) -> None:
     bug = AttributeError("no attribute", obj=obj)
-    with pytest.raises(AttributeError) as raised, imports_in_a_sentence():
+    with pytest.raises(AttributeError) as raised, explain_import_errors():
         raise bug
     assert raised.value is bug
 
@@ -101,7 +101,7 @@ def test_an_import_that_fails_ends_the_start_with_a_sentence(
 ) -> None:
     with (
         pytest.raises(SystemExit, match=r"^keywheel cannot start") as ended,
-        imports.imports_in_a_sentence(),
+        imports.explain_import_errors(),
     ):
         raise error
     assert sentence in str(ended.value)

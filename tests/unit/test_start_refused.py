@@ -50,7 +50,7 @@ def test_settings_with_which_each_job_or_call_would_fail_end_the_start(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit) as ended:
-        application._leave_queues_without_keys(instance)
+        application._check_and_choose_queues(instance)
     assert str(ended.value).startswith(f"keywheel cannot start.\n{sentence}")
     assert "canary" not in str(ended.value)
 

@@ -23,7 +23,7 @@ from worker import application as app_module
 )
 def test_a_worker_is_checked_for_as_many_jobs_as_it_may_run(most: int | None, jobs: int) -> None:
     instance = SimpleNamespace(concurrency=500, max_concurrency=most)
-    assert app_module._most_jobs(instance) == jobs
+    assert app_module._max_jobs(instance) == jobs
 
 
 class _Queues(dict[str, Any]):
@@ -57,7 +57,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         choice.unknown.return_value = ["no queue is called ia"]
         worker = Mock(queue_choice=choice, max_concurrency=None, concurrency=7)
         worker.app.amqp.queues = _Queues()
-        app_module._leave_queues_without_keys(worker)
+        app_module._check_and_choose_queues(worker)
         return SimpleNamespace(
             checked=checked, choice=choice, settings=settings, discoveries=discoveries
         )
@@ -109,7 +109,7 @@ def test_a_folder_without_settings_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(app_module, "no_dotenv", lambda: missing)
-    app_module._log_what_was_found({}, [])
+    app_module._log_keys_and_queues({}, [])
     warnings = [f"{missing}: the settings come from the environment alone"] * bool(missing)
     assert caplog.messages == [*warnings, "keys: ; queues: "]
 

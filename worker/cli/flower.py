@@ -37,7 +37,7 @@ def install(settings: Settings) -> None:
     if command is None:
         return
     command.Flower = _our_flower
-    command.flower.callback = in_a_sentence(command.flower.callback, options=command.options)
+    command.flower.callback = explain_start_errors(command.flower.callback, options=command.options)
     options = command.options
     options.address = settings.flower_address
     options.port = settings.flower_port
@@ -79,7 +79,7 @@ def check_options(options: Any) -> None:
             ) from exc
 
 
-def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any]:
+def explain_start_errors(run: Callable[..., Any], *, options: Any) -> Callable[..., Any]:
     """End Flower with a sentence, instead of its traceback, if its options cannot work.
 
     Args:

@@ -68,7 +68,7 @@ def disable(
     name of its variable.
     """
 
-    async def take_out(pools: Pools) -> str:
+    async def disable_key(pools: Pools) -> str:
         key = key_of(key_id, pools.values())
         pool = pools[key.service]
         done = await pool.disable(
@@ -81,7 +81,7 @@ def disable(
             await _drained(pool, key.id)
         return _sentence(key.label, "disabled", done, end=f"`keys enable {key.id}` brings it back")
 
-    click.echo(run_with_pools(take_out, service))
+    click.echo(run_with_pools(disable_key, service))
 
 
 @click.command()
@@ -99,7 +99,7 @@ def pause(service: str, reason: str, for_ms: int | None) -> None:
     Its jobs wait in their queue. Calls in flight go on.
     """
 
-    async def stop(pools: Pools) -> str:
+    async def pause_service(pools: Pools) -> str:
         done = await pools[service].disable(
             None,
             by=f"cli {current_user()}",
@@ -108,7 +108,7 @@ def pause(service: str, reason: str, for_ms: int | None) -> None:
         )
         return _sentence(service, "paused", done, end=f"`keys resume {service}` ends it")
 
-    click.echo(run_with_pools(stop, service))
+    click.echo(run_with_pools(pause_service, service))
 
 
 @click.command()
@@ -116,11 +116,11 @@ def pause(service: str, reason: str, for_ms: int | None) -> None:
 def resume(service: str) -> None:
     """End the pause of SERVICE, and wake the jobs that wait."""
 
-    async def go_on(pools: Pools) -> str:
+    async def resume_service(pools: Pools) -> str:
         newly = await pools[service].enable(None, by=f"cli {current_user()}")
         return f"{service} is resumed" if newly else f"{service} was not paused"
 
-    click.echo(run_with_pools(go_on, service))
+    click.echo(run_with_pools(resume_service, service))
 
 
 def _sentence(name: str, state: str, done: Disabled, *, end: str) -> str:
@@ -169,12 +169,12 @@ def enable(key_id: str, service: str | None) -> None:
     To end a rest, or to bring back a key that the provider refused, use `keys reset`.
     """
 
-    async def bring_back(pools: Pools) -> str:
+    async def enable_key(pools: Pools) -> str:
         key = key_of(key_id, pools.values())
         newly = await pools[key.service].enable(key.id, by=f"cli {current_user()}")
         return f"{key.label} is enabled" if newly else f"{key.label}: no person had disabled it"
 
-    click.echo(run_with_pools(bring_back, service))
+    click.echo(run_with_pools(enable_key, service))
 
 
 @click.command(help=f"Keep the note TEXT on the key KEY; without TEXT remove it. KEY is {NAMES}.")
@@ -187,9 +187,9 @@ def note(key_id: str, text: str, service: str | None) -> None:
     if len(words) > _LONGEST_NOTE or not words.isprintable():
         raise click.ClickException(f"a note is plain text of at most {_LONGEST_NOTE} characters")
 
-    async def keep(pools: Pools) -> str:
+    async def write_note(pools: Pools) -> str:
         key = key_of(key_id, pools.values())
         await pools[key.service].note(key.id, words, by=f"cli {current_user()}")
         return f"{key.label}: {words or 'the note is removed'}"
 
-    click.echo(run_with_pools(keep, service))
+    click.echo(run_with_pools(write_note, service))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 from celery import Celery
 
-from worker.startup.patience import be_impatient
+from worker.startup.patience import shorten_waits
 
 _NOT_TAKEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """The errors of a full disk, a used-up quota, a file at its size limit and a closed terminal."""
@@ -34,7 +34,7 @@ class OutputCommand(click.Command):
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         if isinstance(app := getattr(ctx.obj, "app", None), Celery):
-            be_impatient(app)
+            shorten_waits(app)
         try:
             return super().invoke(ctx)
         except OSError as exc:

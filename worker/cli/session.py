@@ -33,7 +33,7 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
             command raised a `KeyError`.
     """
 
-    async def go() -> ResultT:
+    async def run_command() -> ResultT:
         redis: Redis = connect(get_settings())
         try:
             return await command(redis)
@@ -41,7 +41,7 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
             await redis.aclose()
 
     try:
-        return asyncio.run(go())
+        return asyncio.run(run_command())
     except SettingsError as exc:
         raise click.ClickException(str(exc)) from exc
     except RedisError as exc:

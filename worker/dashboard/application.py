@@ -35,7 +35,7 @@ from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import Refused
 from worker.dashboard.poller import Poller
 from worker.dashboard.templates import KeysLoader
-from worker.startup.patience import be_impatient
+from worker.startup.patience import shorten_waits
 
 _logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class KeysFlower(Flower):
         # Flower sends the workers several requests at once, and each request takes two connections.
         # With too few connections, the requests would wait for each other.
         capp.conf.broker_pool_limit = _CONNECTIONS
-        be_impatient(capp)
+        shorten_waits(capp)
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
         token = ours.admin_token

@@ -9,7 +9,7 @@ _logger = logging.getLogger(__name__)
 _STDOUT = 1
 
 
-def or_go_on(emit_banner: Callable[[], None]) -> Callable[[], None]:
+def survive_closed_output(emit_banner: Callable[[], None]) -> Callable[[], None]:
     """Let a worker start even if nothing can be written to the standard output.
 
     Celery would end the worker with a traceback before it takes a job. The reader of the output may

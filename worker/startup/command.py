@@ -16,12 +16,12 @@ from config.celery import DELAYED_QUEUES
 from worker.aio.pool import TaskPool
 from worker.aio.pool_settings import PoolSettings
 from worker.startup import files
-from worker.startup.imports import imports_in_a_sentence
+from worker.startup.imports import explain_import_errors
 from worker.startup.no_start import no_start
-from worker.startup.patience import be_impatient
+from worker.startup.patience import shorten_waits
 
-_DROPS: Final = "maybe_drop_privileges"
-_ASKING: Final = {
+_DROP_PRIVILEGES: Final = "maybe_drop_privileges"
+_ASKING_COMMANDS: Final = {
     "celery.bin.call": ("call",),
     "celery.bin.control": ("control", "inspect", "status"),
     "celery.bin.purge": ("purge",),
@@ -32,24 +32,26 @@ _ASKING: Final = {
 
 def install() -> None:
     """Guard those of Celery's commands that the command line has loaded."""
-    dropping = _guarded_dropping(platforms.maybe_drop_privileges)
+    drop_privileges = _explain_privilege_errors(platforms.maybe_drop_privileges)
     for name, module in list(sys.modules.items()):
-        if name.startswith(("celery.bin.", platforms.__name__)) and hasattr(module, _DROPS):
-            setattr(module, _DROPS, dropping)
+        if name.startswith(("celery.bin.", platforms.__name__)) and hasattr(
+            module, _DROP_PRIVILEGES
+        ):
+            setattr(module, _DROP_PRIVILEGES, drop_privileges)
     if (of_workers := sys.modules.get("celery.bin.worker")) is not None:
         command: Any = of_workers.worker
-        command.make_context = _guarded(command.make_context, _options_in_a_sentence)
+        command.make_context = _guarded(command.make_context, _explain_option_errors)
         command.callback = _checked(
-            _guarded(command.callback, imports_in_a_sentence), files.check_detached
+            _guarded(command.callback, explain_import_errors), files.check_detached
         )
-    _shorten_waits()
+    _shorten_waits_of_commands()
     if (of_purge := sys.modules.get("celery.bin.purge")) is not None:
         purge: Any = of_purge.purge
-        purge.callback = _of_deferred_jobs_too(purge.callback)
+        purge.callback = _with_deferred_queues(purge.callback)
     if (of_beat := sys.modules.get("celery.bin.beat")) is not None:
         beat: Any = of_beat.beat
         beat.callback = _checked(
-            _guarded(beat.callback, _beat_in_a_sentence),
+            _guarded(beat.callback, _explain_beat_errors),
             files.check_detached,
             files.check_beat_files,
         )
@@ -88,27 +90,27 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         raise no_start(f"{exc}.") from exc
 
 
-def _shorten_waits() -> None:
+def _shorten_waits_of_commands() -> None:
     command: Any
-    for of_commands, names in _ASKING.items():
+    for of_commands, names in _ASKING_COMMANDS.items():
         asking = sys.modules.get(of_commands)
         for name in names if asking is not None else ():
             command = getattr(asking, name)
-            command.callback = _impatient(command.callback)
+            command.callback = _shortening_waits(command.callback)
 
 
-def _impatient(callback: Callable[..., Any]) -> Callable[..., Any]:
+def _shortening_waits(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Make a command end with a sentence if Redis hangs."""
 
     @functools.wraps(callback)
-    def impatient(*args: Any, **options: Any) -> Any:
-        be_impatient(click.get_current_context().obj.app)
+    def shortened(*args: Any, **options: Any) -> Any:
+        shorten_waits(click.get_current_context().obj.app)
         return callback(*args, **options)
 
-    return impatient
+    return shortened
 
 
-def _of_deferred_jobs_too(purge: Callable[..., Any]) -> Callable[..., Any]:
+def _with_deferred_queues(purge: Callable[..., Any]) -> Callable[..., Any]:
     """Make `purge` also purge the deferred queues if the command line names no queue."""
 
     @functools.wraps(purge)
@@ -153,10 +155,10 @@ def _checked(
 
 
 @contextmanager
-def _beat_in_a_sentence() -> Iterator[None]:
+def _explain_beat_errors() -> Iterator[None]:
     """End beat with a sentence about a missing module, or about a file that it cannot use."""
     try:
-        with imports_in_a_sentence():
+        with explain_import_errors():
             yield
     except platforms.LockFailed as exc:
         raise no_start(f"The file of --pidfile cannot be written ({exc}): name another.") from exc
@@ -170,7 +172,7 @@ def _beat_in_a_sentence() -> Iterator[None]:
 
 
 @contextmanager
-def _options_in_a_sentence() -> Iterator[None]:
+def _explain_option_errors() -> Iterator[None]:
     """End the command with a sentence about an option that Celery itself fails to read."""
     try:
         yield
@@ -183,7 +185,7 @@ def _options_in_a_sentence() -> Iterator[None]:
         ) from exc
 
 
-def _guarded_dropping(drop: Callable[..., None]) -> Callable[..., None]:
+def _explain_privilege_errors(drop: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(drop)
     def guarded(uid: str | None = None, gid: str | None = None) -> None:
         try:

@@ -17,7 +17,7 @@ _ROOT = "superuser privileges"
 
 
 @contextmanager
-def imports_in_a_sentence() -> Iterator[None]:
+def explain_import_errors() -> Iterator[None]:
     """End the process with a sentence if the block cannot import a module.
 
     Raises:

@@ -18,7 +18,7 @@ REPLY_S: Final = 5.0
 _RETRY_POLICY: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 
 
-def be_impatient(app: Celery) -> None:
+def shorten_waits(app: Celery) -> None:
     """Give up an answer of Redis after a few seconds, and a message after one more try.
 
     This affects connections that are opened later. A second call changes nothing.
@@ -36,10 +36,10 @@ def be_impatient(app: Celery) -> None:
     conf.task_publish_retry_policy = _RETRY_POLICY
     mailbox: Any = app.control.mailbox
     if "producer_or_acquire" not in vars(mailbox):
-        mailbox.producer_or_acquire = _trying_once_more(mailbox.producer_or_acquire)
+        mailbox.producer_or_acquire = _with_single_retry(mailbox.producer_or_acquire)
 
 
-class _OnceMore:
+class _SingleRetryProducer:
     """A producer of remote-control commands that tries once more; Celery's would try for ever."""
 
     def __init__(self, producer: Any) -> None:
@@ -50,10 +50,10 @@ class _OnceMore:
         return self._producer.publish(*args, **options, retry_policy=_RETRY_POLICY)
 
 
-def _trying_once_more(acquire: Any) -> Any:
+def _with_single_retry(acquire: Any) -> Any:
     @contextmanager
-    def producer_or_acquire(*args: Any, **options: Any) -> Iterator[_OnceMore]:
+    def producer_or_acquire(*args: Any, **options: Any) -> Iterator[_SingleRetryProducer]:
         with acquire(*args, **options) as producer:
-            yield _OnceMore(producer)
+            yield _SingleRetryProducer(producer)
 
     return producer_or_acquire

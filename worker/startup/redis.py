@@ -107,16 +107,17 @@ def check_redis(settings: Settings) -> None:
         value = getattr(settings, field)
         variable = variable_of("redis_url" if value == settings.redis_url else field)
         sentences += [
-            f"{variable}: Redis at {value} {words}." for words in _look_or_go_on(url, rights, value)
+            f"{variable}: Redis at {value} {words}."
+            for words in _problems_if_reachable(url, rights, value)
         ]
     if sentences:
         raise SettingsError(sentences)
 
 
-def _look_or_go_on(url: str, rights: Rights, value: object) -> Iterator[str]:
+def _problems_if_reachable(url: str, rights: Rights, value: object) -> Iterator[str]:
     """Yield why a Redis cannot serve; nothing if it is away."""
     try:
-        yield from _look(url, rights)
+        yield from _problems(url, rights)
     except (RedisError, OSError) as exc:
         if (refusal := refusal_at(url, exc)) is None:
             _logger.debug("cannot check Redis at %s yet: %s", value, safe_message(exc))
@@ -124,7 +125,7 @@ def _look_or_go_on(url: str, rights: Rights, value: object) -> Iterator[str]:
             yield refusal.rstrip(".")
 
 
-def _look(url: str, rights: Rights) -> Iterator[str]:
+def _problems(url: str, rights: Rights) -> Iterator[str]:
     options = {
         "socket_timeout": _PATIENCE_S,
         "socket_connect_timeout": _PATIENCE_S,
