@@ -151,7 +151,7 @@ def test_if_a_hub_runs_the_order_is_a_chore_that_goes_on_while_there_is_more(
     assert all(0.005 < slept_s < sharing.SHARE_S / 2 for slept_s in now.slept_s)
 
 
-def test_messages_that_wait_in_lines_are_counted_and_dropped(channel: Channel) -> None:
+def test_messages_that_wait_in_sublists_are_counted_and_dropped(channel: Channel) -> None:
     channel.execute_command.return_value = b"7"
     assert count_parked(channel, "a") == drop_parked(channel, "a") == 7
     assert channel.execute_command.call_args_list == [

@@ -19,7 +19,7 @@ class Tenant:
     name: str
     was_read: bool = True
     time: float = 0.0
-    has_line: bool = False
+    has_sublist: bool = False
     stood: int = 0
     count: int = 0
     front: deque[str] = field(default_factory=deque)
@@ -28,12 +28,12 @@ class Tenant:
 
 
 class FairQueue:
-    """A list and the lines of its tenants."""
+    """A list and the sublists of its tenants."""
 
     def __init__(self) -> None:
         self.list: list[str] = []
         """The entries, the next one first."""
-        self.lines: dict[str, deque[str]] = {}
+        self.sublists: dict[str, deque[str]] = {}
         self.times: dict[str, float] = {}
         self.past: dict[str, float] = {}
         self.at = 0.0
@@ -94,10 +94,10 @@ class FairQueue:
         chosen = self._choose(every, WINDOW)
         for tenant in every:
             if tenant.front or tenant.new:
-                line = self.lines.setdefault(tenant.name, deque())
-                line.extendleft(reversed(tenant.front))
-                line.extend(tenant.new)
-                tenant.has_line = True
+                sublist = self.sublists.setdefault(tenant.name, deque())
+                sublist.extendleft(reversed(tenant.front))
+                sublist.extend(tenant.new)
+                tenant.has_sublist = True
         self.list = [*chosen, *reversed(others), *self.list]
         self._save(every, at, chosen[-1] if chosen else None)
         return len(items)
@@ -105,7 +105,7 @@ class FairQueue:
     def _lined(self, but: dict[str, Tenant], room: int) -> list[Tenant]:
         first = sorted(self.times, key=lambda name: (self.times[name], name))
         return [
-            Tenant(name, was_read=False, time=self.times[name], has_line=True)
+            Tenant(name, was_read=False, time=self.times[name], has_sublist=True)
             for name in first[: max(MANY, room // 2) + 1]
             if name not in but
         ]
@@ -115,11 +115,11 @@ class FairQueue:
         begun = set()
         for tenant in tenants:
             time = self.times.get(tenant.name, self.past.get(tenant.name))
-            tenant.has_line = tenant.name in self.times
+            tenant.has_sublist = tenant.name in self.times
             if time is not None:
                 begun.add(tenant.name)
                 tenant.time = time - tenant.stood
-                if tenant.has_line or tenant.stood:
+                if tenant.has_sublist or tenant.stood:
                     least.append(tenant.time)
         at = max(self.at, min(least, default=0))
         behind = max(0, at - BURST)
@@ -144,17 +144,17 @@ class FairQueue:
     def _next_of(self, tenant: Tenant) -> str | None:
         if tenant.front:
             return tenant.front.popleft()
-        if line := self.lines.get(tenant.name):
-            return line.popleft()
-        tenant.has_line = False
+        if sublist := self.sublists.get(tenant.name):
+            return sublist.popleft()
+        tenant.has_sublist = False
         return tenant.new.popleft() if tenant.new else None
 
     def _save(self, tenants: list[Tenant], at: float, newest: str | None) -> None:
         for tenant in tenants:
-            if tenant.was_read or tenant.count or not tenant.has_line:
-                times = self.times if tenant.has_line else self.past
+            if tenant.was_read or tenant.count or not tenant.has_sublist:
+                times = self.times if tenant.has_sublist else self.past
                 times[tenant.name] = tenant.time + tenant.count
-                if not tenant.has_line:
+                if not tenant.has_sublist:
                     self.times.pop(tenant.name, None)
                 elif tenant.was_read:
                     self.past.pop(tenant.name, None)

@@ -73,16 +73,16 @@ class Shared:
                 pipe.zrange(key, 0, -1, withscores=True)
             for key in keys:
                 pipe.lrange(key, 0, -1)
-            texts, at, lined, past, *lines = pipe.execute()
+            texts, at, times, past, *sublists = pipe.execute()
         return {
             "list": [name_of(text) for text in reversed(texts)],
-            "lines": {
+            "sublists": {
                 key.removeprefix("a.tenant."): [
-                    ref.partition(" ")[2].removesuffix("@0") for ref in reversed(line)
+                    ref.partition(" ")[2].removesuffix("@0") for ref in reversed(sublist)
                 ]
-                for key, line in zip(keys, lines, strict=True)
+                for key, sublist in zip(keys, sublists, strict=True)
             },
-            "lined": dict(lined),
+            "times": dict(times),
             "past": dict(past),
             "at": float(at or 0),
         }
@@ -91,8 +91,10 @@ class Shared:
     def expected(self) -> dict[str, Any]:
         return {
             "list": self.should.list,
-            "lines": {name: [*line] for name, line in self.should.lines.items() if line},
-            "lined": self.should.times,
+            "sublists": {
+                name: [*sublist] for name, sublist in self.should.sublists.items() if sublist
+            },
+            "times": self.should.times,
             "past": self.should.past,
             "at": self.should.at,
         }
@@ -100,7 +102,7 @@ class Shared:
     def check(self) -> None:
         assert self.share() == self.should.share()
         assert self.actual == self.expected
-        parked = sorted(name for line in self.should.lines.values() for name in line)
+        parked = sorted(name for sublist in self.should.sublists.values() for name in sublist)
         for tags in (self.books.hkeys("unacked"), *(self.books.zrange(k, 0, -1) for k in KEYS[1:])):
             assert sorted(tag.removesuffix("@0") for tag in tags) == parked
 

@@ -70,10 +70,10 @@ async def test_a_job_that_does_not_wait_is_not_found(broker: Redis, queue: list[
 async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
     broker: Redis, ahead: int, before: int
 ) -> None:
-    """Messages that stand in no line come first; two of the other tenant's stand beside the job."""
+    """Messages in no sublist come first; two of the other tenant's stand beside the job."""
     await broker.lpush("ai", *others(6))
-    lines = {"a": [*others(ahead), message_of(JOB), *others(1)], "b": others(2)}
-    for tenant, messages in lines.items():
+    sublists = {"a": [*others(ahead), message_of(JOB), *others(1)], "b": others(2)}
+    for tenant, messages in sublists.items():
         await broker.zadd("ai.tenants", {tenant: 0})
         for number, text in enumerate(messages):
             tag = f"{tenant}-{number}"
@@ -97,7 +97,7 @@ async def test_no_more_than_20_000_messages_of_a_list_are_read(broker: Redis) ->
 
 
 @pytest.mark.parametrize(("ahead", "before"), [(127, 127), (128, 128 + 3)])
-async def test_messages_behind_the_window_are_counted_behind_those_in_lines(
+async def test_messages_behind_the_window_are_counted_behind_those_in_sublists(
     broker: Redis, ahead: int, before: int
 ) -> None:
     await broker.lpush("ai", *others(ahead), message_of(JOB))

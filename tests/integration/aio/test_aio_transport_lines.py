@@ -1,4 +1,4 @@
-"""The lines of tenants that the sharing script makes, with a real Redis."""
+"""The sublists of tenants that the sharing script makes, with a real Redis."""
 
 import json
 import random
@@ -49,7 +49,7 @@ def test_tenants_are_served_in_the_order_of_what_they_have_used(
             shared.charge(chance.choice(names), chance.choice([0.5, 3, 20]))
         if chance.random() < 0.3:
             shared.return_one()
-    while shared.should.list or any(shared.should.lines.values()):
+    while shared.should.list or any(shared.should.sublists.values()):
         shared.take(100)
         shared.check()
     assert shared.books.hlen("unacked") == 0
@@ -153,7 +153,7 @@ def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
     shared.books.set("a.tenants.pause", "1")
     shared.push("big", 300)
     assert look() == 2
-    assert shared.actual["lines"] == {}
+    assert shared.actual["sublists"] == {}
     shared.books.delete("a.tenants.pause")
     assert look() == 3, "not all messages were read"
     assert pause_ms(shared.books) <= 5
@@ -229,7 +229,7 @@ def test_an_entry_that_only_looks_like_a_message_stays_in_the_list(shared: Share
 # How long ago a parked message was renewed, in seconds, and whether it is renewed now.
 @pytest.mark.parametrize(("old_s", "is_renewed"), [(SAFE_S / 2 + 1, True), (SAFE_S / 2 - 1, False)])
 @pytest.mark.parametrize("leases", [1, 0])
-def test_only_the_leases_of_messages_in_lines_are_renewed(
+def test_only_the_leases_of_messages_in_sublists_are_renewed(
     shared: Shared, leases: int, old_s: float, *, is_renewed: bool
 ) -> None:
     shared.push("big", 131)
@@ -248,7 +248,7 @@ def test_only_the_leases_of_messages_in_lines_are_renewed(
 
 
 @pytest.mark.parametrize("back", [1, 60, 70])
-def test_a_message_put_back_from_a_line_does_not_come_from_it_again(
+def test_a_message_put_back_from_a_sublist_does_not_come_from_it_again(
     shared: Shared, back: int
 ) -> None:
     shared.push("big", 200)
@@ -258,5 +258,5 @@ def test_a_message_put_back_from_a_line_does_not_come_from_it_again(
     shared.take(128)
     shared.share()
     assert shared.actual["list"] == parked[back:]
-    assert shared.actual["lines"] == {}
+    assert shared.actual["sublists"] == {}
     assert shared.books.hlen("unacked") == 0

@@ -68,7 +68,7 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
     with redis.Redis.from_url(server.url, decode_responses=True) as store:
         with receiving(server.url) as worker:
             worker.channel.sharing.add("a")
-            # The other messages wait in the lines of their tenants.
+            # The other messages wait in the sublists of their tenants.
             while store.llen("a") > _WINDOW:
                 store.delete("a.tenants.pause")
                 worker.channel.sharing._looked_s = float("-inf")

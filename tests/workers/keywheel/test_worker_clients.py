@@ -200,7 +200,9 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     many = [keywheel.complete("x", tenant="big") for _ in range(300)]
     with redis.Redis.from_url(fresh.redis_url) as client:
         # The next 128 jobs stay in the list.
-        eventually(lambda: client.llen("ai") == 128, what="the others in the lines of the tenants")
+        eventually(
+            lambda: client.llen("ai") == 128, what="the others in the sublists of the tenants"
+        )
     status = keywheel.status(jobs[2], place=True)
     assert (status.state, status.expected_start is not None) == ("waiting", True)
     assert 3 <= (status.place or 0) <= 6, "the job takes turns with those of the tenant"

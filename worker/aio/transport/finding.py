@@ -12,7 +12,7 @@ from worker.aio.transport.scripts import COUNT_PARKED, FIND
 
 _UNACKED: Final = "unacked"
 _WINDOW: Final = 128
-"""How many messages are taken before those in tenants' lines (see `lua/share.lua`)."""
+"""How many messages are taken before those in tenants' sublists (see `lua/share.lua`)."""
 _SLICE: Final = 200
 """The most messages to read in one step, which takes a millisecond of the server's time."""
 _MOST: Final = 20_000
@@ -24,8 +24,8 @@ class Found:
     """A job that waits.
 
     Attributes:
-        before: How many messages of its queue will be taken before the job. If it waits in the line
-            of its tenant, the turns of the other tenants are counted, too.
+        before: How many messages of its queue will be taken before the job. If it waits in the
+            sublist of its tenant, the turns of the other tenants are counted, too.
         waiting: How many messages wait in its queue.
         message: The job's message.
     """
@@ -53,9 +53,9 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
     sizes = [await _size(broker, name) for name in lists]
     for index, name in enumerate(lists):
         found = await _in_list(broker, job, name)
-        if found is not None and found[0] >= _WINDOW:  # it comes after the messages in lines
+        if found is not None and found[0] >= _WINDOW:  # it comes after the messages in sublists
             found = (found[0] + await _parked(broker, name), found[1])
-        found = found or await _in_lines(broker, job, name)
+        found = found or await _in_sublists(broker, job, name)
         if found is not None:
             before, message = found
             return Found(sum(sizes[:index]) + before, sum(sizes), message)
@@ -77,7 +77,7 @@ async def count_waiting(broker: Redis, lists: Sequence[str]) -> int:
 
 
 async def _size(broker: Redis, name: str) -> int:
-    # In one transaction, because messages may move from the list to lines between two commands.
+    # In one transaction, because messages may move from the list to sublists between two commands.
     async with broker.pipeline(transaction=True) as pipe:
         pipe.eval(COUNT_PARKED, 1, name)
         pipe.llen(name)
@@ -106,14 +106,14 @@ async def _in_list(broker: Redis, job: str, *keys: str) -> tuple[int, dict[str, 
     return None
 
 
-async def _in_lines(broker: Redis, job: str, name: str) -> tuple[int, dict[str, Any]] | None:
+async def _in_sublists(broker: Redis, job: str, name: str) -> tuple[int, dict[str, Any]] | None:
     tenants = await broker.zrange(f"{name}.tenants", 0, -1)
-    lines = [f"{name}.tenant.{tenant!s}" for tenant in tenants]
-    for line in lines:
-        found = await _in_list(broker, job, line, _UNACKED)
+    sublists = [f"{name}.tenant.{tenant!s}" for tenant in tenants]
+    for sublist in sublists:
+        found = await _in_list(broker, job, sublist, _UNACKED)
         if found is not None:
             before, message = found
-            others = [int(await broker.llen(other)) for other in lines if other != line]
+            others = [int(await broker.llen(other)) for other in sublists if other != sublist]
             turns = sum(min(size, before) for size in others)
             return min(_WINDOW, int(await broker.llen(name))) + before + turns, message
     return None

@@ -110,7 +110,7 @@ class QueueSharing:
 
 
 def count_parked(channel: Any, queue: str) -> int:
-    """Count the messages of a queue that wait in the lines of their tenants.
+    """Count the messages of a queue that wait in the sublists of their tenants.
 
     Raises:
         redis.RedisError: The server cannot be reached.
@@ -119,7 +119,7 @@ def count_parked(channel: Any, queue: str) -> int:
 
 
 def drop_parked(channel: Any, queue: str) -> int:
-    """Delete the messages of a queue that wait in the lines of their tenants, and count them.
+    """Delete the messages of a queue that wait in the sublists of their tenants, and count them.
 
     Raises:
         redis.RedisError: The server cannot be reached.

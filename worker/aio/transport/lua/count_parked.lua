@@ -1,5 +1,5 @@
 -- requires: nothing
--- count_parked: counts the messages of lists that wait in the lines of their tenants (see `share`).
+-- count_parked: counts the messages of lists that wait in the sublists of their tenants (see `share`).
 --
 -- KEYS  the lists
 -- Returns their number.

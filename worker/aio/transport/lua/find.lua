@@ -1,7 +1,7 @@
 -- requires: nothing
--- find: looks for a job among some messages of a list, or of a tenant's line (see `share`).
+-- find: looks for a job among some messages of a list, or of a tenant's sublist (see `share`).
 --
--- KEYS  1 list or line  2 for a line only: hash of unacknowledged messages
+-- KEYS  1 list or sublist  2 for a sublist only: hash of unacknowledged messages
 -- ARGV  1 the job's id  2 how many of the next messages to skip  3 how many to read
 -- Returns how many messages were read; if the job is among them, also how many stand before it, and its message.
 

@@ -2,7 +2,7 @@
 -- share: keeps the next messages of lists in an order that serves tenants in turn, by what each has used.
 --
 -- Producers push to a list and workers take from it as always. The messages that are taken next are the window, which
--- this script keeps in fair order. It parks all other messages of each tenant in a line of the tenant's own (see
+-- this script keeps in fair order. It parks all other messages of each tenant in a sublist of the tenant (see
 -- `parked`). So it finds a few messages behind ten thousand of another tenant. A message names its tenant in the header
 -- `tenant`; all messages without the header belong to one tenant. If no message has it, the list is left as it is.
 --
@@ -17,12 +17,12 @@
 -- Returns 3 if it should be called again at once, 2 if messages wait, 1 if they name no tenant, 0 if there are none.
 --
 -- It keeps these keys beside a list, with the list's name and an ending:
---   .tenants       sorted set: the tenants with a line, by their time
+--   .tenants       sorted set: the tenants with a sublist, by their time
 --   .tenants.past  sorted set: the times of the other tenants
 --   .tenants.memo  hash: `mark`, the tag of the window's newest message; `at`, the time of the tenant that came next;
 --                  `charged`, set if times have changed since
 --   .tenants.pause while it exists, no worker needs to look
---   .tenant.<id>   a tenant's line. The id is a digest, so that the tenant's name is in its messages only.
+--   .tenant.<id>   a tenant's sublist. The id is a digest, so that the tenant's name is in its messages only.
 
 local WINDOW, CHUNK, BURST, MANY = 128, 128, 16, 32
 local PROBED, PROBE_MS, KEPT_MS = 32, '500', 600000
@@ -97,14 +97,14 @@ local function part(items, mark)
   return tenants, by_id, others
 end
 
--- Adds the tenants with lines that come next, as many as there is room for.
-local function add_lines(list, tenants, by_id, most)
+-- Adds the tenants with sublists that come next, as many as there is room for.
+local function add_sublists(list, tenants, by_id, most)
   local last = math.max(MANY, math.floor(most / 2))
   local reply = redis.call('ZRANGE', list .. '.tenants', 0, last, 'WITHSCORES')
   for at = 1, #reply, 2 do
     local id = reply[at]
     if not by_id[id] then
-      tenants[#tenants + 1] = {id = id, time = tonumber(reply[at + 1]), has_line = true, stood = 0, count = 0}
+      tenants[#tenants + 1] = {id = id, time = tonumber(reply[at + 1]), has_sublist = true, stood = 0, count = 0}
     end
   end
 end
@@ -119,13 +119,13 @@ end
 local function read_times(list, tenants, at)
   local ids, least = {}, nil
   for number, tenant in ipairs(tenants) do ids[number] = tenant.id end
-  local lined = ids[1] and redis.call('ZMSCORE', list .. '.tenants', unpack(ids)) or {}
+  local waiting = ids[1] and redis.call('ZMSCORE', list .. '.tenants', unpack(ids)) or {}
   local past = ids[1] and redis.call('ZMSCORE', list .. '.tenants.past', unpack(ids)) or {}
   for number, tenant in ipairs(tenants) do
-    local time = tonumber(lined[number] or past[number] or nil)
-    tenant.has_line = lined[number] and true
+    local time = tonumber(waiting[number] or past[number] or nil)
+    tenant.has_sublist = waiting[number] and true
     tenant.time = time and time - tenant.stood
-    if time and (tenant.has_line or tenant.stood > 0) then least = math.min(least or tenant.time, tenant.time) end
+    if time and (tenant.has_sublist or tenant.stood > 0) then least = math.min(least or tenant.time, tenant.time) end
   end
   at = math.max(at, least or 0)
   local begin = math.max(0, at - BURST)
@@ -134,8 +134,8 @@ local function read_times(list, tenants, at)
   return at
 end
 
--- Adds a tenant's next messages to the chosen ones, and counts them: first those of `front`, then of its line, then of
--- `new`.
+-- Adds a tenant's next messages to the chosen ones, and counts them: first those of `front`, then of its sublist, then
+-- of `new`.
 local function take(list, tenant, count, chosen)
   local before = #chosen
   local function take_read(from, offset)
@@ -145,10 +145,10 @@ local function take(list, tenant, count, chosen)
     end
   end
   take_read(tenant.front, 0)
-  while tenant.has_line and #chosen - before < count do
-    tenant.has_line = unpark(list .. '.tenant.' .. tenant.id, count - #chosen + before, chosen) > 0
+  while tenant.has_sublist and #chosen - before < count do
+    tenant.has_sublist = unpark(list .. '.tenant.' .. tenant.id, count - #chosen + before, chosen) > 0
   end
-  if tenant.new and not tenant.has_line then take_read(tenant.new, #tenant.front) end
+  if tenant.new and not tenant.has_sublist then take_read(tenant.new, #tenant.front) end
   tenant.count = tenant.count + #chosen - before
   return #chosen > before
 end
@@ -172,31 +172,31 @@ end
 local function park_rest(list, tenants, others)
   for _, tenant in ipairs(tenants) do
     if tenant.front then
-      local line, front, new = list .. '.tenant.' .. tenant.id, {}, {}
+      local sublist, front, new = list .. '.tenant.' .. tenant.id, {}, {}
       for at = #tenant.front, tenant.next, -1 do front[#front + 1] = tenant.front[at] end
       for at = math.max(1, tenant.next - #tenant.front), #tenant.new do new[#new + 1] = tenant.new[at] end
       if front[1] or new[1] then
-        for _, item in ipairs(park(line, front, true)) do others[#others + 1] = item end
-        for _, item in ipairs(park(line, new, false)) do others[#others + 1] = item end
-        tenant.has_line = true
+        for _, item in ipairs(park(sublist, front, true)) do others[#others + 1] = item end
+        for _, item in ipairs(park(sublist, new, false)) do others[#others + 1] = item end
+        tenant.has_sublist = true
       end
     end
   end
 end
 
 local function save_times(list, tenants, at)
-  local lined, past, no_line, not_past = {}, {}, {}, {}
+  local waiting, past, no_sublist, not_past = {}, {}, {}, {}
   for _, tenant in ipairs(tenants) do
-    local was_read, times = tenant.front, tenant.has_line and lined or past
-    if was_read or tenant.count > 0 or not tenant.has_line then
+    local was_read, times = tenant.front, tenant.has_sublist and waiting or past
+    if was_read or tenant.count > 0 or not tenant.has_sublist then
       times[#times + 1], times[#times + 2] = tenant.time + tenant.count, tenant.id
-      if not tenant.has_line then no_line[#no_line + 1] = tenant.id
+      if not tenant.has_sublist then no_sublist[#no_sublist + 1] = tenant.id
       elseif was_read then not_past[#not_past + 1] = tenant.id end
     end
   end
-  if no_line[1] then redis.call('ZREM', list .. '.tenants', unpack(no_line)) end
+  if no_sublist[1] then redis.call('ZREM', list .. '.tenants', unpack(no_sublist)) end
   if not_past[1] then redis.call('ZREM', list .. '.tenants.past', unpack(not_past)) end
-  if lined[1] then redis.call('ZADD', list .. '.tenants', unpack(lined)) end
+  if waiting[1] then redis.call('ZADD', list .. '.tenants', unpack(waiting)) end
   if past[1] then redis.call('ZADD', list .. '.tenants.past', unpack(past)) end
   redis.call('ZREMRANGEBYSCORE', list .. '.tenants.past', '-inf', '(' .. at - BURST)
 end
@@ -207,10 +207,10 @@ local function save_memo(list, at, newest)
   redis.call('PEXPIRE', list .. '.tenants.past', KEPT_MS)
 end
 
--- Adds messages of the lines to a window that has become short. No new message has come to the list.
+-- Adds messages of the sublists to a window that has become short. No new message has come to the list.
 local function extend(list, count, at)
   local tenants = {}
-  add_lines(list, tenants, {}, WINDOW - count)
+  add_sublists(list, tenants, {}, WINDOW - count)
   local chosen = choose(list, tenants, WINDOW - count)
   save_parked()
   if chosen[1] then redis.call('LPUSH', list, unpack(chosen)) end
@@ -218,17 +218,17 @@ local function extend(list, count, at)
   save_memo(list, at, chosen[#chosen] or redis.call('LINDEX', list, 0))
 end
 
--- Builds a new window from the messages of the old one, of the list and of the lines. If no message names a tenant any
--- more, it only forgets the times.
+-- Builds a new window from the messages of the old one, of the list and of the sublists. If no message names a tenant
+-- any more, it only forgets the times.
 -- Returns how many messages were read.
-local function rebuild(list, memo_at, mark, has_lines)
+local function rebuild(list, memo_at, mark, has_sublists)
   local items = redis.call('LRANGE', list, -WINDOW - CHUNK, -1)
   local tenants, by_id, others = part(items, mark)
-  if not has_lines and #tenants == 1 and tenants[1].id == NOBODY then
+  if not has_sublists and #tenants == 1 and tenants[1].id == NOBODY then
     redis.call('DEL', list .. '.tenants.memo', list .. '.tenants.past')
     return #items
   end
-  add_lines(list, tenants, by_id, WINDOW)
+  add_sublists(list, tenants, by_id, WINDOW)
   local at = read_times(list, tenants, memo_at)
   local chosen = choose(list, tenants, WINDOW)
   park_rest(list, tenants, others)
@@ -251,17 +251,17 @@ local function share(list)
   end
   if not known and not is_named(list) then return 1 end
   local memo = redis.call('HMGET', list .. '.tenants.memo', 'at', 'mark', 'charged')
-  local at, mark, has_lines = tonumber(memo[1] or 0), memo[2], redis.call('EXISTS', list .. '.tenants') == 1
-  if has_lines then renew_parked() end
+  local at, mark, has_sublists = tonumber(memo[1] or 0), memo[2], redis.call('EXISTS', list .. '.tenants') == 1
+  if has_sublists then renew_parked() end
   if count == 0 or (tag_of(redis.call('LINDEX', list, 0)) == mark and memo[3] == '') then
-    if has_lines and count < WINDOW / 2 then
+    if has_sublists and count < WINDOW / 2 then
       extend(list, count, at)
       -- Workers take messages faster than this script is called.
       if count < WINDOW / 4 then redis.call('PEXPIRE', list .. '.tenants.pause', 5) return 3 end
     end
-    return (count > 0 or has_lines) and 2 or 0
+    return (count > 0 or has_sublists) and 2 or 0
   end
-  if count <= rebuild(list, at, mark, has_lines) then return 2 end
+  if count <= rebuild(list, at, mark, has_sublists) then return 2 end
   redis.call('PEXPIRE', list .. '.tenants.pause', 5)
   return 3
 end

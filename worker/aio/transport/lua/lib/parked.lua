@@ -1,9 +1,9 @@
--- park(line, items, in_front), unpark(line, count, items), save_parked(): move messages between a list and a tenant's
--- line.
+-- park(sublist, items, in_front), unpark(sublist, count, items), save_parked(): move messages between a list and a
+-- tenant's sublist.
 --
 -- A parked message is an entry of kombu's hash of unacknowledged messages, and has a lease, as if a worker held it. So
--- if no worker renews it, any worker of the queue, of whatever version, puts it back into its list. The line holds the
--- tags, each after the length of its message.
+-- if no worker renews it, any worker of the queue, of whatever version, puts it back into its list. The sublist holds
+-- the tags, each after the length of its message.
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 local now_s, safe_s, has_leases = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local PARKED = '@0'
@@ -13,7 +13,7 @@ local until_s = string.format('%.3f', server_s + safe_s)
 local entries, instants, ends, gone = {}, {}, {}, {}
 
 -- Parks the items that are messages, and returns the others.
-local function park(line, items, in_front)
+local function park(sublist, items, in_front)
   local refs, others = {}, {}
   for _, item in ipairs(items) do
     local tag, entry = unacked_entry(item, PARKED)
@@ -27,16 +27,16 @@ local function park(line, items, in_front)
       others[#others + 1] = item
     end
   end
-  if refs[1] then redis.call(in_front and 'RPUSH' or 'LPUSH', line, unpack(refs)) end
+  if refs[1] then redis.call(in_front and 'RPUSH' or 'LPUSH', sublist, unpack(refs)) end
   return others
 end
 
--- Adds the line's next messages to `items`, `count` at most. A message without an entry was put back into its list.
--- Returns how many messages were added, 0 if the line is empty.
-local function unpark(line, count, items)
+-- Adds the sublist's next messages to `items`, `count` at most. A message without an entry was put back into its list.
+-- Returns how many messages were added, 0 if the sublist is empty.
+local function unpark(sublist, count, items)
   local before = #items
   while #items == before do
-    local refs = redis.call('RPOP', line, count)
+    local refs = redis.call('RPOP', sublist, count)
     if not refs then return 0 end
     local tags = {}
     for at, ref in ipairs(refs) do tags[at] = ref:match(' (.+)$') end
