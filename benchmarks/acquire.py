@@ -115,15 +115,15 @@ async def floor(redis: Redis, *, count: int) -> list[float]:
     return taken_us
 
 
-async def take_out(pool: KeyPool, lease_request: LeaseRequest, count: int) -> None:
+async def acquire_unsettled(pool: KeyPool, lease_request: LeaseRequest, count: int) -> None:
     """Acquire leases that are never settled."""
     left = iter(range(count))
 
-    async def some() -> None:
+    async def acquire_some() -> None:
         for _ in left:
             await pool.acquire(lease_request)
 
-    await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+    await asyncio.gather(*(acquire_some() for _ in range(_AT_ONCE)))
 
 
 async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None:
@@ -149,7 +149,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
                     lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
                 )
         for out in (0, leases):
-            await take_out(pool, known, out)
+            await acquire_unsettled(pool, known, out)
             # Redis is still writing its append-only file, some megabytes for 10,000 leases.
             await picks(pool, redis, known, taught, count=count, leases=out)
             print((await picks(pool, redis, known, taught, count=count, leases=out)).row())

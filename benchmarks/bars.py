@@ -100,12 +100,14 @@ def of_pool(session: Session) -> Iterator[Figure]:
     """The figures of `pool.py`."""
     runs = session.runs.get((REFERENCE, f"nap {_WAVE}"), [])
     waves = [run.seconds / _WAVES for run in runs if run.done >= _WAVE * _WAVES]
-    ours, peers = session.calms.get(REFERENCE, []), session.calms.get(_PEER, [])
-    held = [calm.job_kb for calm in ours if calm.job_kb is not None]
-    peer_ms = f"{_PEER} {statistics.median(calm.lag_ms for calm in peers):.1f} ms" if peers else ""
+    ours, peers = session.quiet_runs.get(REFERENCE, []), session.quiet_runs.get(_PEER, [])
+    held = [quiet.job_kb for quiet in ours if quiet.job_kb is not None]
+    peer_ms = (
+        f"{_PEER} {statistics.median(quiet.lag_ms for quiet in peers):.1f} ms" if peers else ""
+    )
     yield Figure("s a wave, 4,000 of 1 s", statistics.median(waves) if waves else None, 1.25)
     yield Figure("KB a job in flight", statistics.median(held) if held else None, 8)
-    lag_ms = statistics.median(calm.lag_ms for calm in ours) if ours else None
+    lag_ms = statistics.median(quiet.lag_ms for quiet in ours) if ours else None
     yield Figure("ms from enqueue to start", lag_ms, 1.7, note=peer_ms)
 
 

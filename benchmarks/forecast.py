@@ -89,13 +89,13 @@ def empty(console: Console, seed: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Weather:
+class QuoteLoad:
     """The random events in a run of quotes.
 
     Attributes:
         burst_jobs: The largest number of jobs in a burst.
         bursts_per_h: The number of bursts an hour.
-        load: The jobs that come one by one, as a share of what the keys allow.
+        share: The jobs that come one by one, as a share of what the keys allow.
         losses_per_h: How often an hour a key is lost, for ten minutes at most.
         known: Whether it is known when a lost key comes back.
         call_s: The minimum duration of half of the calls.
@@ -104,23 +104,23 @@ class Weather:
     name: str
     burst_jobs: int
     bursts_per_h: float
-    load: float
+    share: float
     losses_per_h: float = 0.0
     known: bool = True
     call_s: float = 0.37
 
 
-WEATHER = (
-    Weather("steady", 0, 0, 0.7),
-    Weather("bursts", 1_500, 6, 0.5),
-    Weather("bursts, keys lost until a known time", 1_500, 6, 0.5, losses_per_h=3),
-    Weather("bursts, keys lost until a reset", 1_500, 6, 0.4, losses_per_h=3, known=False),
+LOADS = (
+    QuoteLoad("steady", 0, 0, 0.7),
+    QuoteLoad("bursts", 1_500, 6, 0.5),
+    QuoteLoad("bursts, keys lost until a known time", 1_500, 6, 0.5, losses_per_h=3),
+    QuoteLoad("bursts, keys lost until a reset", 1_500, 6, 0.4, losses_per_h=3, known=False),
 )
 
 SLOW_CALLS = (
-    Weather("steady, slow calls", 0, 0, 0.5, call_s=3),
-    Weather("rare jobs, slow calls", 0, 0, 0.03, call_s=3),
-    Weather("bursts, slow calls", 1_500, 6, 0.5, call_s=3),
+    QuoteLoad("steady, slow calls", 0, 0, 0.5, call_s=3),
+    QuoteLoad("rare jobs, slow calls", 0, 0, 0.03, call_s=3),
+    QuoteLoad("bursts, slow calls", 1_500, 6, 0.5, call_s=3),
 )
 
 
@@ -170,17 +170,17 @@ class Flower:
         )
 
 
-def tally(weather: Weather, *, hours: float, chance: random.Random, margins: bool = False) -> Tally:
+def tally(load: QuoteLoad, *, hours: float, chance: random.Random, margins: bool = False) -> Tally:
     """Quote for jobs of a long run.
 
     Args:
-        weather: The random events.
+        load: The random events.
         hours: The length of the run.
         chance: The random numbers.
         margins: Learn as Flower does, instead of from the quotes themselves.
     """
     accounts = [Account(300, 60_000) for _ in range(3)]
-    world = World(accounts, known=weather.known, call_s=weather.call_s)
+    world = World(accounts, known=load.known, call_s=load.call_s)
     flower = Flower(world) if margins else None
     book, per_s, tokens = QuoteBook(), 3 * 300 / 60, 200.0
     # For each quote: the job's number, when it was quoted, its end by the quote, whether its wait
@@ -188,10 +188,10 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
     quotes: list[tuple[int, float, float, bool]] = []
     result = Tally()
     while world.now_s < hours * HOUR_S:
-        coming = _count(weather.load * per_s * TICK_S, chance)
-        if chance.random() < weather.bursts_per_h / HOUR_S * TICK_S:
-            coming += chance.randint(weather.burst_jobs // 5, weather.burst_jobs)
-        if chance.random() < weather.losses_per_h / HOUR_S * TICK_S:
+        coming = _count(load.share * per_s * TICK_S, chance)
+        if chance.random() < load.bursts_per_h / HOUR_S * TICK_S:
+            coming += chance.randint(load.burst_jobs // 5, load.burst_jobs)
+        if chance.random() < load.losses_per_h / HOUR_S * TICK_S:
             chance.choice(world.accounts).lost_until_s = world.now_s + chance.uniform(20, 600)
         quoted = chance.randrange(coming) if coming else 0
         for number in range(coming):
@@ -246,11 +246,11 @@ def quotes(console: Console, *, hours: float, seed: int, margins: bool = False) 
     name = "quotes of Flower" if margins else "quotes"
     table = Table(name, "kept", "of", "kept of long waits", "of", "quote ÷ wait, median")
     right = True
-    for weather in (*WEATHER, *SLOW_CALLS) if margins else WEATHER:
-        result = tally(weather, hours=hours, chance=chance_of(seed), margins=margins)
+    for load in (*LOADS, *SLOW_CALLS) if margins else LOADS:
+        result = tally(load, hours=hours, chance=chance_of(seed), margins=margins)
         right &= abs(result.share(True, False) - SHARE) <= KEPT
         table.add_row(
-            weather.name,
+            load.name,
             f"{result.share(True, False):.1%}",
             f"{result.made.total():,}",
             f"{result.share(True):.1%}",

@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.environments import interpreter
 from benchmarks.pool_contenders import CONTENDERS, Contender
 from benchmarks.pool_measure import Bench, Run
-from benchmarks.pool_report import Calms, Runs, show
+from benchmarks.pool_report import QuietRuns, Runs, show
 from sandbox.redis import EmbeddedRedis
 
 
@@ -73,7 +73,7 @@ class Session:
         self._end_s = time.monotonic() + options.minutes * 60
         self.naps = [int(part) for part in options.in_flight.split(",") if part.strip()]
         self.runs: Runs = {}
-        self.calms: Calms = {}
+        self.quiet_runs: QuietRuns = {}
         self._pythons: dict[Contender, str] = {}
 
     def find(self) -> None:
@@ -100,7 +100,7 @@ class Session:
                     ):  # otherwise it takes jobs / most seconds, which need not be measured
                         self._work(number, contender, python, "nap", nap * options.waves, nap)
             for contender, python in self._pythons.items():
-                self._calm(number, contender, python)
+                self._measure_quiet(number, contender, python)
 
     def _late(self) -> bool:
         return bool(time.monotonic() > self._end_s)
@@ -125,7 +125,7 @@ class Session:
             number, kind, contender, f"{run.done:6} jobs {run.seconds:6.2f} s {run.rate:6.0f}/s"
         )
 
-    def _calm(self, number: int, contender: Contender, python: str) -> None:
+    def _measure_quiet(self, number: int, contender: Contender, python: str) -> None:
         if self._late() or not self._options.light:
             return
         most = max(self.naps, default=0)
@@ -133,19 +133,19 @@ class Session:
         at_once = min(max(most, 100), contender.most)
         try:
             with Bench(contender, python, self._url, concurrency=at_once, nap_s=10) as bench:
-                calm = bench.keep_calm(
+                quiet = bench.measure_quiet(
                     jobs=self._options.light, in_flight=in_flight, limit_s=self._options.limit
                 )
         except (RuntimeError, subprocess.SubprocessError) as exc:
             self._console.print(f"{contender.name}, at light load: {exc}")
             return
-        self.calms.setdefault(contender.name, []).append(calm)
-        held = "" if calm.job_kb is None else f", {calm.job_kb:.1f} KB a job"
+        self.quiet_runs.setdefault(contender.name, []).append(quiet)
+        held = "" if quiet.job_kb is None else f", {quiet.job_kb:.1f} KB a job"
         self._print_round(
             number,
-            "calm",
+            "quiet",
             contender,
-            f"lag {calm.lag_ms:.1f} ms ({calm.send_ms:.1f} to send), {calm.idle_mb:.0f} MB "
+            f"lag {quiet.lag_ms:.1f} ms ({quiet.send_ms:.1f} to send), {quiet.idle_mb:.0f} MB "
             f"idle{held}",
         )
 
@@ -169,7 +169,7 @@ def main() -> None:
         session = Session(options, console, server.url)
         session.find()
         session.run()
-    show(console, session.runs, session.calms, naps=session.naps, waves=options.waves)
+    show(console, session.runs, session.quiet_runs, naps=session.naps, waves=options.waves)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Calm:
+class QuietFigures:
     """The figures of a worker that has little to do at first, and then many jobs in flight.
 
     Attributes:
@@ -114,7 +114,7 @@ class Bench:
             int(done),
         )
 
-    def keep_calm(self, *, jobs: int, in_flight: int, limit_s: float) -> Calm:
+    def measure_quiet(self, *, jobs: int, in_flight: int, limit_s: float) -> QuietFigures:
         """Start a worker, send it a few jobs one by one, then many long jobs at once."""
         with self._worker() as worker:
             self._send("noop", 1)
@@ -133,7 +133,7 @@ class Bench:
                     job_kb = (use_of(worker)[1] - before_mb) * 1000 / in_flight
         if not lags:
             raise RuntimeError(f"{self._contender.name} did nothing: {self._tail()}")
-        return Calm(1000 * statistics.median(lags), 1000 * send_s, idle_mb, job_kb)
+        return QuietFigures(1000 * statistics.median(lags), 1000 * send_s, idle_mb, job_kb)
 
     def _send(self, task: str, jobs: int) -> bytes:
         command = [self._python, "-m", self._contender.module, task, str(jobs)]

@@ -10,21 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pool_contenders import REFERENCE
-from benchmarks.pool_measure import Calm, Run
+from benchmarks.pool_measure import QuietFigures, Run
 
 RESULTS = Path(__file__).parent / "results"
 
 Runs = dict[tuple[str, str], list[Run]]
 """The rounds by contender and kind of work: `noop`, or `nap` and the number of jobs in flight."""
-Calms = dict[str, list[Calm]]
+QuietRuns = dict[str, list[QuietFigures]]
 """The rounds by contender."""
 
 _BAR_PX, _LABEL_PX, _ROW_PX = 420, 190, 24
 
 
-def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int) -> None:
+def show(
+    console: Console, runs: Runs, quiet_runs: QuietRuns, *, naps: Iterable[int], waves: int
+) -> None:
     """Print the table, and write table, CSV file and picture."""
-    names = list(dict.fromkeys([*(name for name, _ in runs), *calms]))
+    names = list(dict.fromkeys([*(name for name, _ in runs), *quiet_runs]))
     heads = [
         "",
         "no-op jobs/s",
@@ -37,7 +39,7 @@ def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], wav
     table = Table(title="medians of interleaved rounds, results stored")
     for head in heads:
         table.add_column(head, justify="right" if head else "left")
-    rows = [_row(name, runs, calms, naps=naps, waves=waves) for name in names]
+    rows = [_row(name, runs, quiet_runs, naps=naps, waves=waves) for name in names]
     for row in rows:
         table.add_row(*row)
     Console(width=max(console.width, 150)).print(table)
@@ -61,8 +63,10 @@ def _median(values: Iterable[float]) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def _row(name: str, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int) -> list[str]:
-    noops, calm = runs.get((name, "noop"), []), calms.get(name, [])
+def _row(
+    name: str, runs: Runs, quiet_runs: QuietRuns, *, naps: Iterable[int], waves: int
+) -> list[str]:
+    noops, quiet = runs.get((name, "noop"), []), quiet_runs.get(name, [])
     rates = [run.rate for run in noops]
     pairs = zip(runs.get((REFERENCE, "noop"), []), noops, strict=False)
     ratios = [ours.rate / peer.rate for ours, peer in pairs if peer.rate]
@@ -76,11 +80,11 @@ def _row(name: str, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int
     for nap in naps:
         whole = [run for run in runs.get((name, f"nap {nap}"), []) if run.done >= nap * waves]
         row.append(f"{_median(run.seconds for run in whole) / waves:.2f}" if whole else "-")
-    held = [run.job_kb for run in calm if run.job_kb is not None]
+    held = [run.job_kb for run in quiet if run.job_kb is not None]
     row += [
-        f"{_median(run.lag_ms for run in calm):.1f}" if calm else "-",
-        f"{_median(run.send_ms for run in calm):.1f}" if calm else "-",
-        f"{_median(run.idle_mb for run in calm):.0f}" if calm else "-",
+        f"{_median(run.lag_ms for run in quiet):.1f}" if quiet else "-",
+        f"{_median(run.send_ms for run in quiet):.1f}" if quiet else "-",
+        f"{_median(run.idle_mb for run in quiet):.0f}" if quiet else "-",
         f"{_median(held):.1f}" if held else "-",
     ]
     return row

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environments import ROOT, interpreter
-from benchmarks.rotation_judge import SOON_S, Crew, Outcome, judge, recovery
+from benchmarks.rotation_judge import SOON_S, Outcome, WorkerReports, judge, recovery
 from benchmarks.rotation_plot import draw
 from benchmarks.rotation_scenarios import SCENARIOS, Load, Scenario
 from sandbox.process import Sandbox
@@ -74,10 +74,10 @@ def run(
         )
         with redis.Redis.from_url(server.url) as client:
             client.config_resetstat()
-            crew = employ(work, environment)
+            workers = run_workers(work, environment)
             stats = client.info("commandstats")
         outcome = judge(
-            scenario, contender, load=load, crew=crew, ledger=sandbox.ledger(), stats=stats
+            scenario, contender, load=load, workers=workers, ledger=sandbox.ledger(), stats=stats
         )
         if (
             scenario.outage
@@ -87,7 +87,7 @@ def run(
         return outcome
 
 
-def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
+def run_workers(work: dict[str, Any], environment: dict[str, str]) -> WorkerReports:
     """Run the worker processes. None begins before all have imported their modules.
 
     Raises:
@@ -119,7 +119,7 @@ def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
     finally:
         for child in children:
             child.kill()
-    return Crew(reports, began_s)
+    return WorkerReports(reports, began_s)
 
 
 def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
@@ -136,8 +136,8 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
     began = time.monotonic()
     for number, (scenario, contender, processes) in enumerate(plan, 1):
         console.print(
-            f"[{number}/{len(plan)}] {scenario.name}: {scenario.says} · {contender} · {processes} "
-            "process(es)"
+            f"[{number}/{len(plan)}] {scenario.name}: {scenario.description} · {contender} · "
+            f"{processes} process(es)"
         )
         if any(step["at_s"] + step.get("seconds", 0) >= args.seconds for step in scenario.steps):
             console.print("    the run is too short for all of that")

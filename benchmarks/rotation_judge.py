@@ -81,7 +81,7 @@ class Recovery:
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerReports:
     """The worker processes of one run, and when they began to offer jobs, in seconds since 1970."""
 
     reports: list[dict[str, Any]]
@@ -93,17 +93,17 @@ def judge(
     contender: str,
     *,
     load: Load,
-    crew: Crew,
+    workers: WorkerReports,
     ledger: dict[str, Any],
     stats: dict[str, Any],
 ) -> Outcome:
     """Compare what was accepted with what the keys allowed."""
     book = ledger["services"][scenario.service]
-    accepted, statuses, reports = book["accepted"], book["by_status"], crew.reports
+    accepted, statuses, reports = book["accepted"], book["by_status"], workers.reports
     refused = sum(statuses.get(status, 0) for status in REFUSED)
     made = {str(step["status"]) for step in scenario.steps if "status" in step}
     # If a process stopped late, the keys allowed more in the meantime.
-    allowed = scenario.allowed(load, max(load.seconds, book["last_s"] - crew.began_s))
+    allowed = scenario.allowed(load, max(load.seconds, book["last_s"] - workers.began_s))
     used = book["tokens"] if scenario.by_tokens else accepted
     jobs = {
         name: sum(report[name] for report in reports)

@@ -43,7 +43,7 @@ class Scenario:
 
     Attributes:
         name: The name in the table.
-        says: The description, in a few words.
+        description: The description, in a few words.
         service: `groq` or `resend`.
         accounts: The content of the sandbox's accounts file.
         tokens: The tokens that the jobs reserve for their answers, in turn.
@@ -52,7 +52,7 @@ class Scenario:
     """
 
     name: str
-    says: str
+    description: str
     service: str
     accounts: dict[str, Any]
     tokens: tuple[int, ...] = (40,)
@@ -70,7 +70,7 @@ class Scenario:
         return any(owner.get("tpm") for owner in self.owners)
 
     @property
-    def worths(self) -> tuple[int, ...]:
+    def job_costs(self) -> tuple[int, ...]:
         """The cost of each job, in turn.
 
         It is the tokens that the job uses if the keys are short of tokens, else one call.
@@ -85,7 +85,7 @@ class Scenario:
     @property
     def per_second(self) -> float:
         """How many jobs a second all keys together allow after their burst is used up."""
-        return sum(_refill(owner) for owner in self.owners) / statistics.mean(self.worths)
+        return sum(_refill(owner) for owner in self.owners) / statistics.mean(self.job_costs)
 
     @property
     def outage(self) -> dict[str, Any] | None:
@@ -95,7 +95,7 @@ class Scenario:
     def offered(self, load: Load, until_s: float) -> int:
         """The cost of the jobs that are due before a time."""
         return sum(
-            sum(itertools.islice(itertools.cycle(self.worths), due)) for due in load.due(until_s)
+            sum(itertools.islice(itertools.cycle(self.job_costs), due)) for due in load.due(until_s)
         )
 
     def allowed(self, load: Load, seconds: float) -> float:
@@ -106,7 +106,7 @@ class Scenario:
         }
         # The last job reserves tokens that it does not use; they must be free and help no other
         # job.
-        spare = min(self.tokens) + PROMPT_TOKENS - min(self.worths) if self.by_tokens else 0
+        spare = min(self.tokens) + PROMPT_TOKENS - min(self.job_costs) if self.by_tokens else 0
 
         def fits(until_s: float) -> float:
             return sum(

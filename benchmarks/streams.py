@@ -24,7 +24,7 @@ RESULTS = Path(__file__).with_name("results")
 _US = 1_000_000
 
 
-class _Nobody:
+class _IgnoringListener:
     """A listener that ignores everything."""
 
     def begin(self) -> None:
@@ -57,7 +57,7 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
                     async for _ in await raw.parse():
                         pass
                 else:
-                    decoder, heard = EventDecoder(), AssembledAnswer(_Nobody())
+                    decoder, heard = EventDecoder(), AssembledAnswer(_IgnoringListener())
                     async for part in raw.http_response.aiter_bytes():
                         for data in decoder.feed(part):
                             heard.take(data)

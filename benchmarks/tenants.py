@@ -26,7 +26,7 @@ from typing import Any
 import redis
 from rich.console import Console
 
-from benchmarks.drills.stack import ROOT, Post, Stack
+from benchmarks.drills.stack import ROOT, Stack, WorkerSlot
 from keywheel_client import Keywheel
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
@@ -55,15 +55,15 @@ def open_stack(workers: int = WORKERS) -> Iterator[Stack]:
                 | sandbox.env()
                 | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
             )
-            posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
-            stack = Stack(server, sandbox, environ, home / "cwd", posts)
+            slots = [WorkerSlot(f"w{n}", home / f"w{n}.log") for n in range(workers)]
+            stack = Stack(server, sandbox, environ, home / "cwd", slots)
             stack.fill()
             try:
                 stack.await_ready()
                 yield stack
             finally:
-                for post in posts:
-                    post.kill()
+                for slot in slots:
+                    slot.kill()
 
 
 def send(keywheel: Keywheel, tenant: str, count: int) -> list[str]:

@@ -24,7 +24,7 @@ from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.drills.stack import ROOT, Post, Stack
+from benchmarks.drills.stack import ROOT, Stack, WorkerSlot
 from benchmarks.waiting_cases import (
     BEGIN_S,
     CASES,
@@ -77,26 +77,26 @@ def open_stack(workers: int) -> Iterator[Run]:
             environ |= {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
             spare = sandbox.keys("groq")[-1]
             environ = {name: value for name, value in environ.items() if value != spare}
-            posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
-            stack = Stack(server, sandbox, environ, home / "cwd", posts)
+            slots = [WorkerSlot(f"w{n}", home / f"w{n}.log") for n in range(workers)]
+            stack = Stack(server, sandbox, environ, home / "cwd", slots)
             stack.fill()
             try:
                 stack.await_ready()
                 yield Run(stack, Celery(broker=server.url, backend=server.url), clock=clock)
             finally:
-                for post in posts:
-                    if post.process is not None and post.process.poll() is None:
-                        os.killpg(post.process.pid, signal.SIGCONT)
-                        os.killpg(post.process.pid, signal.SIGKILL)
-                        post.process.wait()
+                for slot in slots:
+                    if slot.process is not None and slot.process.poll() is None:
+                        os.killpg(slot.process.pid, signal.SIGCONT)
+                        os.killpg(slot.process.pid, signal.SIGKILL)
+                        slot.process.wait()
 
 
 def cpu_s(stack: Stack) -> float:
     """Return the CPU time that the workers have used."""
     used = 0.0
-    for post in stack.posts:
-        if post.process is not None:
-            fields = Path(f"/proc/{post.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    for slot in stack.slots:
+        if slot.process is not None:
+            fields = Path(f"/proc/{slot.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
             used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return used
 
@@ -117,7 +117,7 @@ def measure(
         time.sleep(max(0.0, began_s + seconds - time.monotonic()))
         calls = run.stack.sandbox.ledger(full=True)["calls"]
         spent_s = cpu_s(run.stack) - before_s
-        log = b"".join(post.log.read_bytes() for post in run.stack.posts)
+        log = b"".join(slot.log.read_bytes() for slot in run.stack.slots)
         return judge(run, calls, seconds=seconds, log=log) | {"cpu_ms": spent_s * 1000}
 
 

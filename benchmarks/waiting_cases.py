@@ -145,17 +145,17 @@ def revoke(run: Run, _: float) -> None:
 
 def kill(run: Run, _: float) -> None:
     """Kill and replace a worker."""
-    post = run.stack.posts[0]
-    assert post.process is not None  # noqa: S101 - it was started
-    os.killpg(post.process.pid, signal.SIGKILL)
-    post.process.wait()
-    post.process = None
+    slot = run.stack.slots[0]
+    assert slot.process is not None  # noqa: S101 - it was started
+    os.killpg(slot.process.pid, signal.SIGKILL)
+    slot.process.wait()
+    slot.process = None
     run.stack.fill()
 
 
 def freeze(run: Run, _: float) -> None:
     """Stop a worker for 10 s with SIGSTOP."""
-    process = run.stack.posts[0].process
+    process = run.stack.slots[0].process
     assert process is not None  # noqa: S101 - it was started
     os.killpg(process.pid, signal.SIGSTOP)
     time.sleep(10)

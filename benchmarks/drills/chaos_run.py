@@ -170,7 +170,7 @@ class Run:
         verdict.figures |= {
             "completions made more than once": accepted - self.args.completions,
             "workers killed": self.stack.kills,
-            "workers replaced after a warm shutdown": self.stack.goodbyes,
+            "workers replaced after a warm shutdown": self.stack.replaced,
             "restarts of Redis": self.stack.restarts,
             "messages published twice": self.producer.repeated,
             "publish attempts that failed and were repeated": self.producer.refused,

@@ -242,7 +242,7 @@ class Site:
     def watch(self) -> None:
         """Take a sample of the calls, and of the memory of workers and Redis."""
         self._calls.append((time.monotonic(), self.calls))
-        self._worker_mb.append(max((post.memory_mb for post in self.stack.posts), default=0.0))
+        self._worker_mb.append(max((slot.memory_mb for slot in self.stack.slots), default=0.0))
         with suppress(redis.RedisError):
             info: dict[str, Any] = self._client.info("memory")  # type: ignore[assignment]
             self._redis_mb = max(self._redis_mb, info["used_memory"] / 2**20)

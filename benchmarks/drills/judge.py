@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
-HONEST = {"OutcomeUnknown", "DeadlineExceeded", "RetriesExhausted"}
+EXPECTED_FAILURES = {"OutcomeUnknown", "DeadlineExceeded", "RetriesExhausted"}
 """Failures whose reason is true: a fault of the provider, or a key that never came back."""
 
 _SLOWEST = 3
@@ -166,7 +166,9 @@ def judge(
     )
     verdict.count("workers that ended by themselves", deaths)
     verdict.count("jobs that failed without a true reason", [
-        f"{job.id} ({job.kind})" for job in jobs if job.end and job.kind not in {"SUCCESS", *HONEST}
+        f"{job.id} ({job.kind})"
+        for job in jobs
+        if job.end and job.kind not in {"SUCCESS", *EXPECTED_FAILURES}
     ])  # fmt: skip
     kinds = Counter(job.kind for job in jobs)
     took = sorted(job.took_s for job in jobs if job.end) or [0.0]
@@ -175,7 +177,7 @@ def judge(
         "seconds": round(seconds, 1),
         "jobs a second": round(len(jobs) / seconds, 1),
         "time to the end, s": {
-            "half": round(took[len(took) // 2], 2),
+            "median": round(took[len(took) // 2], 2),
             "99 %": round(took[int(len(took) * 0.99)], 2),
             "slowest": round(took[-1], 2),
         },

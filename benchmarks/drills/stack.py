@@ -74,7 +74,7 @@ FAULTS = (
 
 
 @dataclass
-class Post:
+class WorkerSlot:
     """A slot for a worker, which may be killed and is then replaced.
 
     Attributes:
@@ -125,7 +125,7 @@ class Stack:
 
     Attributes:
         kills: How many workers were killed.
-        goodbyes: How many workers were asked to end and replaced while they finished their jobs.
+        replaced: How many workers were asked to end and replaced while they finished their jobs.
         deaths: The workers that ended by themselves, with their exit codes.
         restarts: How often Redis was restarted.
     """
@@ -134,9 +134,9 @@ class Stack:
     sandbox: Sandbox
     environ: dict[str, str]
     folder: Path
-    posts: list[Post]
+    slots: list[WorkerSlot]
     kills: int = 0
-    goodbyes: int = 0
+    replaced: int = 0
     leaving: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
     restarts: int = 0
@@ -144,14 +144,14 @@ class Stack:
 
     def fill(self) -> None:
         """Start a worker in each free slot."""
-        for post in self.posts:
-            if post.process is not None and (code := post.process.poll()) is not None:
-                last = last_words(post.log.read_text(errors="replace"))
+        for slot in self.slots:
+            if slot.process is not None and (code := slot.process.poll()) is not None:
+                last = log_tail(slot.log.read_text(errors="replace"))
                 self.deaths.append(
-                    "\n".join((f"{post.name} ended with {code}; the end of its log:", *last))
+                    "\n".join((f"{slot.name} ended with {code}; the end of its log:", *last))
                 )
-                post.process = None
-            if post.process is None:
+                slot.process = None
+            if slot.process is None:
                 command = [
                     sys.executable,
                     "-m",
@@ -160,14 +160,14 @@ class Stack:
                     "worker",
                     "worker",
                     "-n",
-                    f"{post.name}@chaos",
+                    f"{slot.name}@chaos",
                 ]
-                with post.log.open("ab") as sink:
-                    post.began_at = sink.tell()
-                    post.process = subprocess.Popen(  # noqa: S603 - our own worker
+                with slot.log.open("ab") as sink:
+                    slot.began_at = sink.tell()
+                    slot.process = subprocess.Popen(  # noqa: S603 - our own worker
                         command,
                         cwd=self.folder,
-                        env=self.environ | post.environ,
+                        env=self.environ | slot.environ,
                         stdout=sink,
                         stderr=sink,
                         start_new_session=True,
@@ -180,42 +180,42 @@ class Stack:
             RuntimeError: A worker did not start.
         """
         deadline = time.monotonic() + READY_S
-        for post in self.posts:
-            while b" ready." not in post.log.read_bytes()[post.began_at :]:
+        for slot in self.slots:
+            while b" ready." not in slot.log.read_bytes()[slot.began_at :]:
                 if (
                     time.monotonic() > deadline
-                    or post.process is None
-                    or post.process.poll() is not None
+                    or slot.process is None
+                    or slot.process.poll() is not None
                 ):
                     raise RuntimeError(
-                        f"{post.name} did not start:\n"
-                        f"{post.log.read_text(errors='replace')[-2000:]}"
+                        f"{slot.name} did not start:\n"
+                        f"{slot.log.read_text(errors='replace')[-2000:]}"
                     )
                 time.sleep(0.1)
 
     def kill_one(self, rng: random.Random) -> str:
         """Kill a worker as an out-of-memory killer would; return its name."""
-        post = rng.choice(self.posts)
-        self.kills += post.running
-        post.kill()
-        return post.name
+        slot = rng.choice(self.slots)
+        self.kills += slot.running
+        slot.kill()
+        return slot.name
 
     def replace_one(self, rng: random.Random) -> str:
         """Ask a worker to end, as an upgrade does, and free its slot at once for another one.
 
         Return the worker's name.
         """
-        post = rng.choice(self.posts)
-        self.dismiss(post)
-        return post.name
+        slot = rng.choice(self.slots)
+        self.dismiss(slot)
+        return slot.name
 
-    def dismiss(self, post: Post) -> None:
+    def dismiss(self, slot: WorkerSlot) -> None:
         """Ask a worker to end; its slot is free at once."""
-        if post.process is not None and post.running:
-            post.process.terminate()
-            self.leaving.append(post.process)
-            self.goodbyes += 1
-        post.process = None
+        if slot.process is not None and slot.running:
+            slot.process.terminate()
+            self.leaving.append(slot.process)
+            self.replaced += 1
+        slot.process = None
 
     def forget_pool(self, service: str) -> None:
         """Delete the pool's state of a service's keys."""
@@ -262,11 +262,11 @@ class Stack:
 
     def logs(self) -> str:
         """The logs of all workers."""
-        return "".join(post.log.read_text(errors="replace") for post in self.posts)
+        return "".join(slot.log.read_text(errors="replace") for slot in self.slots)
 
     def stop(self) -> None:
         """End every worker."""
-        running = [post.process for post in self.posts if post.process is not None and post.running]
+        running = [slot.process for slot in self.slots if slot.process is not None and slot.running]
         running += [process for process in self.leaving if process.poll() is None]
         for process in running:
             process.terminate()
@@ -278,7 +278,7 @@ class Stack:
                 process.wait()
 
 
-def last_words(log: str) -> list[str]:
+def log_tail(log: str) -> list[str]:
     """Return the last log lines of a worker without INFO and DEBUG.
 
     Its jobs may go on ending for seconds after it gave up.
@@ -309,8 +309,10 @@ def run_stack(
             "KEYWHEEL_CHECK_KEYS_S": "0",
         }
         environ |= sandbox.env() | teams | {"REDIS_URL": server.url} | settings
-        posts = [Post(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)]
-        made = Stack(server, sandbox, environ, folder, posts)
+        slots = [
+            WorkerSlot(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)
+        ]
+        made = Stack(server, sandbox, environ, folder, slots)
         try:
             made.fill()
             made.await_ready()

@@ -10,7 +10,7 @@ from typing import Any
 from celery.result import AsyncResult
 
 from benchmarks.drills.drill import Drill, Scale, Site
-from benchmarks.drills.stack import ROOT, Post
+from benchmarks.drills.stack import ROOT, WorkerSlot
 
 DEFAULT_REVISION = "HEAD~50"
 
@@ -35,15 +35,15 @@ def rolling_upgrade(site: Site) -> None:
     revision = site.options.get("revision") or DEFAULT_REVISION
     with checkout(revision, site.stack.folder) as tree:
         other = {"PYTHONPATH": str(tree)}
-        for post in site.stack.posts:
-            _replace(site, post, other)
+        for slot in site.stack.slots:
+            _replace(site, slot, other)
         site.stack.await_ready()
         for number, environ in enumerate((other, {}, other, {})):
-            for post in site.stack.posts:
-                if post.environ != environ:
-                    _replace(site, post, environ)
+            for slot in site.stack.slots:
+                if slot.environ != environ:
+                    _replace(site, slot, environ)
                 site.send(0.2)
-                if number == 1 and post is site.stack.posts[0]:
+                if number == 1 and slot is site.stack.slots[0]:
                     for service in ("groq", "resend"):
                         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
                 site.stack.await_ready()
@@ -53,9 +53,9 @@ def rolling_upgrade(site: Site) -> None:
         site.notes["other version"] = revision
 
 
-def _replace(site: Site, post: Post, environ: dict[str, str]) -> None:
-    site.stack.dismiss(post)
-    post.environ = environ
+def _replace(site: Site, slot: WorkerSlot, environ: dict[str, str]) -> None:
+    site.stack.dismiss(slot)
+    slot.environ = environ
     site.stack.fill()
 
 

@@ -12,9 +12,9 @@ def kill_all(site: Site) -> None:
     """All workers are killed at once and started again."""
     site.send()
     site.await_calls()
-    for post in site.stack.posts:
-        site.stack.kills += post.running
-        post.kill()
+    for slot in site.stack.slots:
+        site.stack.kills += slot.running
+        slot.kill()
     site.pass_time(site.scale.trouble_s)
     site.stack.fill()
     site.stack.await_ready()
@@ -25,12 +25,12 @@ def kill_one_with_deferred_jobs(site: Site) -> None:
     """A worker is killed while all keys rest: another worker does its jobs and its deferrals."""
     for service in ("groq", "resend"):
         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
-    post = site.stack.posts[0]
-    before = _deferrals(post.log)
+    slot = site.stack.slots[0]
+    before = _deferrals(slot.log)
     site.send()
-    site.until(lambda: _deferrals(post.log) > before, within_s=30, what="a deferral by the worker")
+    site.until(lambda: _deferrals(slot.log) > before, within_s=30, what="a deferral by the worker")
     site.stack.kills += 1
-    post.kill()
+    slot.kill()
     site.pass_time(site.scale.trouble_s)
     site.recovered()
     site.stack.fill()
@@ -44,7 +44,7 @@ def freeze_one(site: Site) -> None:
     """A worker stops for longer than its lease and goes on: other workers do its jobs."""
     site.send(0.8)
     site.await_calls()
-    frozen = site.stack.posts[0]
+    frozen = site.stack.slots[0]
     frozen.signal(signal.SIGSTOP)
     try:
         site.recovered()  # the other workers have keys and jobs all the time
@@ -56,9 +56,9 @@ def freeze_one(site: Site) -> None:
 
 def clocks_apart(site: Site) -> None:
     """One worker's clock is an hour ahead, the other's an hour behind, while keys rest."""
-    for post, shift in zip(site.stack.posts, ("+3600", "-3600"), strict=False):
-        site.stack.dismiss(post)
-        post.environ = {
+    for slot, shift in zip(site.stack.slots, ("+3600", "-3600"), strict=False):
+        site.stack.dismiss(slot)
+        slot.environ = {
             "LD_PRELOAD": str(_FAKETIME),
             "FAKETIME": shift,
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
