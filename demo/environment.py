@@ -57,7 +57,7 @@ class DemoEnvironment:
         self._processes: Processes | None = None
         self._redis: EmbeddedRedis | None = None
         self._database: Database | None = None
-        self._hurry = False
+        self._grace_shortened = False
         self.folder = Path()
         self.redis_url = ""
         self.sandbox = Sandbox(accounts=plan.accounts(), **plan.sandbox_options())
@@ -94,7 +94,7 @@ class DemoEnvironment:
         tempfile.tempdir = str(self.folder)
         self.logs.mkdir()
         self._processes = Processes(self.folder, self.logs)
-        self._processes.hurry = self._hurry
+        self._processes.grace_shortened = self._grace_shortened
 
     async def start_servers(self) -> None:
         """Start Redis (or claim a database of `REDIS_URL` if it is set) and the providers.
@@ -207,11 +207,11 @@ class DemoEnvironment:
         """Check that everything still runs; see `Processes.check`."""
         self.processes.check()
 
-    def hurry(self) -> None:
+    def shorten_grace(self) -> None:
         """Shorten the time that `close` waits before it kills."""
-        self._hurry = True
+        self._grace_shortened = True
         if self._processes is not None:
-            self._processes.hurry = True
+            self._processes.grace_shortened = True
 
     def close(self, *, keep_logs: bool = False) -> list[str]:
         """End every process and remove the folder.
@@ -233,7 +233,7 @@ class DemoEnvironment:
         if self.folder.name:
             left += self._remove_files(keep_logs=keep_logs)
         if self._processes is not None:
-            self._processes.dismiss_reaper()
+            self._processes.stop_reaper()
         tempfile.tempdir = None
         return left
 

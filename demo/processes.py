@@ -13,7 +13,7 @@ from demo.errors import DemoError
 
 ROOT = Path(__file__).resolve().parent.parent
 _GRACE_S = 10.0
-_HURRIED_GRACE_S = 2.0
+_SHORT_GRACE_S = 2.0
 _POLL_S = 0.05
 _TAIL_LINES = 15
 
@@ -47,7 +47,7 @@ class Processes:
             cwd="/",
         )
         self.children: list[Child] = []
-        self.hurry = False
+        self.grace_shortened = False
         """Whether `end` waits only a short time before it kills."""
 
     def spawn(
@@ -126,7 +126,7 @@ class Processes:
                 child.process.terminate()
         started = time.monotonic()
         while any(child.process.poll() is None for child in children):
-            if time.monotonic() - started > (_HURRIED_GRACE_S if self.hurry else _GRACE_S):
+            if time.monotonic() - started > (_SHORT_GRACE_S if self.grace_shortened else _GRACE_S):
                 break
             time.sleep(_POLL_S)
         for child in children:
@@ -143,7 +143,7 @@ class Processes:
             if _session_of(pid)
         ]
 
-    def dismiss_reaper(self) -> None:
+    def stop_reaper(self) -> None:
         """End the reaper, because no process is left. A second call does nothing."""
         if self._reaper is None:
             return

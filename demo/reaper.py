@@ -16,7 +16,7 @@ import time
 _GRACE_S = 1.0
 
 
-def _leads(pid: int) -> bool:
+def _is_session_leader(pid: int) -> bool:
     """Whether the process still exists that was named; each of them leads its own session."""
     try:
         return os.getsid(pid) == pid
@@ -38,10 +38,10 @@ def main() -> None:
         pids.append(int(line))
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
-            if _leads(pid):
+            if _is_session_leader(pid):
                 os.killpg(pid, number)
         deadline = time.monotonic() + _GRACE_S
-        while any(map(_leads, pids)) and time.monotonic() < deadline:
+        while any(map(_is_session_leader, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

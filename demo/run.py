@@ -55,7 +55,7 @@ class _Run:
         demo = asyncio.ensure_future(self._start_and_judge())
 
         def stop(number: signal.Signals) -> None:
-            self._environment.hurry()
+            self._environment.shorten_grace()
             if self._stopped_by is None:
                 self._stopped_by = number
                 demo.cancel()
@@ -69,7 +69,7 @@ class _Run:
         except asyncio.CancelledError:
             code = self._interrupted()
         except DemoError as exc:
-            self._complain(str(exc))
+            self._print_error(str(exc))
             tail_of_log = exc.tail
         finally:
             code = await self._clean_up(code, tail_of_log)
@@ -90,7 +90,7 @@ class _Run:
         if tail_of_log:
             self._console.print(Text(tail_of_log, style="dim"), soft_wrap=True)
         for sentence in left:
-            self._complain(sentence)
+            self._print_error(sentence)
         if keep_logs and self._environment.has_logs:
             self._console.print(
                 Text(f"the logs are kept in {self._environment.logs}"), soft_wrap=True
@@ -101,7 +101,7 @@ class _Run:
             )
         return code or int(bool(left))
 
-    def _complain(self, sentence: str) -> None:
+    def _print_error(self, sentence: str) -> None:
         self._console.print(Text(f"✗ {sentence}", style="bold red"), soft_wrap=True)
 
     async def _start_and_judge(self) -> int:
@@ -135,7 +135,7 @@ class _Run:
         code = int(bool(summary.faults))
         if plan.keep:
             self._code = code
-            await self._stay()
+            await self._keep_running()
         return code
 
     @contextlib.asynccontextmanager
@@ -155,7 +155,7 @@ class _Run:
         trouble: asyncio.Future[None] | None = None
         watch.timeline.begin()
         first, *others = await self._incidents()
-        await self._make_trouble(watch, [first])  # before the first call, which may be the last
+        await self._play_incidents(watch, [first])  # before the first call, which may be the last
         watch.timeline.add(
             "🎬",
             f"a producer enqueues {self._plan.jobs} completions and {self._plan.emails} emails",
@@ -176,7 +176,7 @@ class _Run:
                             f"Redis does not answer any more ({type(exc).__name__})"
                         ) from exc
                 if trouble is None and watch.enqueued:
-                    trouble = asyncio.ensure_future(self._make_trouble(watch, others))
+                    trouble = asyncio.ensure_future(self._play_incidents(watch, others))
                 if trouble is not None and trouble.done():
                     trouble.result()
                 view.show(watch)
@@ -201,7 +201,7 @@ class _Run:
         watch.follow(output)
 
     async def _incidents(self) -> list[Incident]:
-        with self._asking_the_sandbox():
+        with self._wrap_sandbox_errors():
             state = await asyncio.to_thread(self._environment.sandbox.state)
         return scenario(
             self._plan.pace,
@@ -209,8 +209,8 @@ class _Run:
             team=state["resend"][1]["account"],
         )
 
-    async def _make_trouble(self, watch: Watch, incidents: list[Incident]) -> None:
-        with self._asking_the_sandbox():
+    async def _play_incidents(self, watch: Watch, incidents: list[Incident]) -> None:
+        with self._wrap_sandbox_errors():
             await play(
                 incidents,
                 self._environment.sandbox,
@@ -218,13 +218,13 @@ class _Run:
             )
 
     @contextlib.contextmanager
-    def _asking_the_sandbox(self) -> Iterator[None]:
+    def _wrap_sandbox_errors(self) -> Iterator[None]:
         try:
             yield
         except (SandboxError, OSError, HTTPException) as exc:
             raise DemoError(f"the provider sandbox does not answer: {exc}") from exc
 
-    async def _stay(self) -> None:
+    async def _keep_running(self) -> None:
         environment, flower = self._environment, self._environment.flower
         redis = f"REDIS_URL={shlex.quote(environment.redis_url)}"
         model = shlex.quote(json.dumps({"service": "groq", "model": MODELS[0], "code": None}))

@@ -92,7 +92,7 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         f" {timeline.deferrals['email']} of emails"
         f" (longest wait for a key: {max(waits, default=0.0):.1f} s)",
         "models": _models(ai.results.values()),
-        "calls for a model that was switched off": f"{_calls_in_vain(ledger)}"
+        "calls for a model that was switched off": f"{_not_found_calls(ledger)}"
         f" of {len(ledger['calls'])}",
         "rotations": f"{timeline.rotations.total()} calls repeated at once with the next key"
         " after a refusal",
@@ -119,7 +119,7 @@ def _models(results: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def _calls_in_vain(ledger: dict[str, Any]) -> int:
+def _not_found_calls(ledger: dict[str, Any]) -> int:
     return sum(call["status"] == HTTPStatus.NOT_FOUND for call in ledger["calls"])
 
 

@@ -22,12 +22,12 @@ async def serve(given: argparse.Namespace) -> int:
         sandbox = Sandbox(config_of(given))
         scenario = read_scenario(given.scenario, sandbox.control.verbs) if given.scenario else None
     except ValueError as exc:
-        return _complain(str(exc))
+        return _print_error(str(exc))
     listener = Listener(sandbox, host=given.host, port=given.port)
     try:
         await listener.start()
     except OSError as exc:
-        return _complain(f"cannot listen on {given.host}:{given.port}: {exc.strerror or exc}")
+        return _print_error(f"cannot listen on {given.host}:{given.port}: {exc.strerror or exc}")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -35,7 +35,7 @@ async def serve(given: argparse.Namespace) -> int:
     watched = given.stop_on_eof and _watch_stdin(loop, stop)
     played: list[asyncio.Task[None]] = []
     if scenario is not None:
-        _arm(scenario, sandbox, played)
+        _start_on_first_call(scenario, sandbox, played)
     url = f"http://{given.host}:{listener.port}"
     lines = {"GROQ_BASE_URL": url, "RESEND_API_URL": url} | sandbox.roster.environment
     try:
@@ -47,7 +47,7 @@ async def serve(given: argparse.Namespace) -> int:
             print(f"{READY} {url}", flush=True)  # noqa: T201
             await stop.wait()
     except NoRedisError as exc:
-        return _complain(str(exc))
+        return _print_error(str(exc))
     finally:
         if watched:
             loop.remove_reader(sys.stdin.fileno())
@@ -74,12 +74,14 @@ def _redis() -> Iterator[str]:
         yield server.url
 
 
-def _arm(scenario: Scenario, sandbox: Sandbox, played: list[asyncio.Task[None]]) -> None:
+def _start_on_first_call(
+    scenario: Scenario, sandbox: Sandbox, played: list[asyncio.Task[None]]
+) -> None:
     async def run() -> None:
         try:
             await play(scenario, sandbox.control)
         except ControlError as exc:
-            _complain(f"scenario: {exc}")
+            _print_error(f"scenario: {exc}")
 
     def start() -> None:
         played.append(asyncio.get_running_loop().create_task(run()))
@@ -100,7 +102,7 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> bool:
     return True
 
 
-def _complain(sentence: str) -> int:
+def _print_error(sentence: str) -> int:
     print(f"sandbox: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
     return 2
 

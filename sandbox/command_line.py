@@ -6,7 +6,7 @@ from pathlib import Path
 from sandbox.accounts import GroqLimits, ResendLimits
 from sandbox.config import Config
 from sandbox.groq_call import GroqSettings
-from sandbox.models import LIVING
+from sandbox.models import DEFAULT_MODELS
 from sandbox.resend import ResendSettings
 
 _DESCRIPTION = """\
@@ -205,7 +205,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--groq-models",
-        default=",".join(LIVING),
+        default=",".join(DEFAULT_MODELS),
         metavar="A,B",
         help="models that exist (default: %(default)s)",
     )

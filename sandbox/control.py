@@ -195,7 +195,7 @@ class Control:
     def _restore(self, body: dict[str, Any]) -> dict[str, Any]:
         for key in self._keys(body):
             key.standing = LIVE
-            self._ledger.forgive(key)
+            self._ledger.mark_working(key)
         return {"restored": [key.label for key in self._keys(body)]}
 
     def _service(self, body: dict[str, Any]) -> str:

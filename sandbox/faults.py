@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sandbox.accounts import Key
 
-SPOILING = frozenset(
+ANSWER_FAULTS = frozenset(
     {
         "reset_after",
         "truncated",
@@ -21,7 +21,7 @@ SPOILING = frozenset(
         "stream_hang",
     }
 )
-"""The kinds that accept the call and spoil the answer; all others refuse the call."""
+"""The kinds that accept the call and break the answer; all others refuse the call."""
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Faults:
         return tuple(self._active)
 
     def pick(
-        self, service: str, key: Key, model: str, now_s: float, *, spoiling: bool = False
+        self, service: str, key: Key, model: str, now_s: float, *, breaking: bool = False
     ) -> Fault | None:
         """Return the fault that hits a call, if any, and count the hit.
 
@@ -100,7 +100,7 @@ class Faults:
             key: The key of the call.
             model: The model of the call; empty for Resend.
             now_s: The time of the call, in seconds since 1970.
-            spoiling: Look for a fault that spoils the answer to accepted work; otherwise for one
+            breaking: Look for a fault that breaks the answer to accepted work; otherwise for one
                 that refuses the work.
         """
         if not self._active:
@@ -108,7 +108,7 @@ class Faults:
         for fault in self.active(now_s):
             if (
                 fault.service == service
-                and (fault.kind in SPOILING) is spoiling
+                and (fault.kind in ANSWER_FAULTS) is breaking
                 and fault.key in {None, key.fingerprint}
                 and fault.account in {None, key.account.name}
                 and fault.model in {None, model}

@@ -13,7 +13,7 @@ from sandbox.faults import Fault, Faults
 from sandbox.groq_call import GroqCall, GroqSettings
 from sandbox.groq_completion import Completion, complete, next_id, stream, whole
 from sandbox.groq_errors import ITPM, OTPM, RPD, RPM, TPD, TPM
-from sandbox.groq_faults import spoil
+from sandbox.groq_faults import break_answer
 from sandbox.groq_request import Invalid, prompt_tokens, reserved_tokens, validate
 from sandbox.groq_shortage import Shortage, give_back, rate_limit_headers, worst_shortage
 from sandbox.ledger import Ledger
@@ -113,9 +113,9 @@ class Groq:
                 headers = {"retry-after": str(retry_after(fault.retry_after_s))}
                 answer.headers = headers | dict(answer.headers)
             return answer
-        return self._turn_away(call) or self._serve(call)
+        return self._check_request(call) or self._serve(call)
 
-    def _turn_away(self, call: GroqCall) -> Answer | None:
+    def _check_request(self, call: GroqCall) -> Answer | None:
         """Refuse a call for its account or its request; None lets it pass to the limits."""
         organisation = call.organisation
         if organisation.standing != LIVE:
@@ -170,7 +170,7 @@ class Groq:
             200, headers=rate_limit_headers(buckets, now_s, request_id), delay_s=latency_s
         )
         fault, code = (
-            self._faults.pick("groq", call.key, call.model, call.arrived_s, spoiling=True),
+            self._faults.pick("groq", call.key, call.model, call.arrived_s, breaking=True),
             "ok",
         )
         if call.request.get("stream"):
@@ -198,7 +198,7 @@ class Groq:
             answer.finish = lambda: give_back(buckets, self._clock(), unused)
         if fault is not None:
             code = fault.kind
-            spoil(answer, fault)
+            break_answer(answer, fault)
         self._ledger.record(
             Call(
                 call.arrived_s,

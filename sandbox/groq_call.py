@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.accounts import DEFAULT_TIER, Key, Organisation
-from sandbox.models import LIVING
+from sandbox.models import DEFAULT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class GroqSettings:
         stream_ms: The time between two pieces of a streamed answer, in milliseconds.
     """
 
-    models: tuple[str, ...] = LIVING
+    models: tuple[str, ...] = DEFAULT_MODELS
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     completion_tokens: int = 24

@@ -1,17 +1,17 @@
-"""The faults that the simulated Groq knows, and how they spoil an answer."""
+"""The faults that the simulated Groq knows, and how they break an answer."""
 
 from sandbox import groq_errors
 from sandbox.answer import HTML, Answer, Ending
-from sandbox.faults import SPOILING, Fault
+from sandbox.faults import ANSWER_FAULTS, Fault
 
 _BEFORE = frozenset(
     {"reset_before", "hang_before", "edge_blocked", "gateway_page", "rate_limit", "too_large"}
 )
-KINDS = tuple(sorted({*groq_errors.REFUSALS, *SPOILING, *_BEFORE}))
+KINDS = tuple(sorted({*groq_errors.REFUSALS, *ANSWER_FAULTS, *_BEFORE}))
 """The kinds of faults that Groq knows."""
 
 
-def spoil(answer: Answer, fault: Fault) -> None:
+def break_answer(answer: Answer, fault: Fault) -> None:
     """Spoil the answer to an accepted call, in the way that the fault names."""
     kind = fault.kind
     if kind == "reset_after":

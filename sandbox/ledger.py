@@ -55,7 +55,7 @@ class Ledger:
         self._worst_cooling_ms = 0.0
         self._exact = True
 
-    def forgive(self, key: Key) -> None:
+    def mark_working(self, key: Key) -> None:
         """Stop counting calls on a key as violations, because the key works again."""
         tally = self._keys.get(key.fingerprint)
         if tally is not None:

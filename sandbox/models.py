@@ -5,7 +5,7 @@ and the keys file (`living`) may name other models. An organisation also has the
 `models` name.
 """
 
-LIVING = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+DEFAULT_MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
 """The models that exist by default."""
 
 _DECOMMISSIONED = frozenset(

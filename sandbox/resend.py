@@ -18,7 +18,7 @@ from sandbox.faults import Faults
 from sandbox.idempotency import IdempotencyKeys, Remembered, digest
 from sandbox.ledger import Ledger
 from sandbox.limits import iso_utc, retry_after
-from sandbox.resend_faults import spoil
+from sandbox.resend_faults import break_answer
 from sandbox.resend_intake import Intake, take_in
 from sandbox.resend_refused import Refused, key_refused, refused_by, slow_down, team_of
 from sandbox.resend_request import everybody, recipients
@@ -231,11 +231,11 @@ class Resend:
             self._emails.popitem(last=False)
 
     def _deliver(self, answer: Answer, call: Call) -> Answer:
-        """Record a success, and spoil the answer if a fault hits it."""
-        fault = self._faults.pick("resend", call.key, "", call.arrived_s, spoiling=True)
+        """Record a success, and break the answer if a fault hits it."""
+        fault = self._faults.pick("resend", call.key, "", call.arrived_s, breaking=True)
         call.status = answer.status
         if fault is not None:
-            spoil(answer, fault)
+            break_answer(answer, fault)
             call.code, call.delivered = fault.kind, False
             call.status = 0 if answer.ending is Ending.RESET else answer.status
         self._ledger.record(call)

@@ -1,16 +1,16 @@
-"""The faults that the simulated Resend knows, and how they spoil an answer."""
+"""The faults that the simulated Resend knows, and how they break an answer."""
 
 from sandbox import resend_errors
 from sandbox.answer import HTML, Answer, Ending
-from sandbox.faults import SPOILING, Fault
+from sandbox.faults import ANSWER_FAULTS, Fault
 
-_SPOILING = SPOILING - {"stream_error", "stream_cut", "stream_hang"}
+_ANSWER_FAULTS = ANSWER_FAULTS - {"stream_error", "stream_cut", "stream_hang"}
 _BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
-KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
+KINDS = tuple(sorted({*resend_errors.REFUSALS, *_ANSWER_FAULTS, *_BEFORE}))
 """The kinds of faults that Resend knows."""
 
 
-def spoil(answer: Answer, fault: Fault) -> None:
+def break_answer(answer: Answer, fault: Fault) -> None:
     """Spoil the answer to an accepted call, in the way that the fault names."""
     if fault.kind == "reset_after":
         answer.ending = Ending.RESET

@@ -115,7 +115,7 @@ class Sandbox:
         return Answer(405, encode({"error": "control calls are GET or POST"}))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Read a call, decide its answer, and write or spoil it."""
+        """Read a call, decide its answer, and write or break it."""
         arrived_s = self.clock.now()
         try:
             body = await request.read()

@@ -8,7 +8,7 @@ from sandbox.accounts import GroqLimits, ResendLimits
 from sandbox.command_line import config_of, make_parser
 from sandbox.config import Config
 from sandbox.groq_call import GroqSettings
-from sandbox.models import LIVING
+from sandbox.models import DEFAULT_MODELS
 from sandbox.resend import ResendSettings
 
 
@@ -58,7 +58,7 @@ def test_each_option_sets_its_own_field() -> None:
 
 def test_without_options_the_defaults_apply() -> None:
     options = make_parser().parse_args([])
-    assert config_of(options) == Config(groq=GroqSettings(models=LIVING))
+    assert config_of(options) == Config(groq=GroqSettings(models=DEFAULT_MODELS))
     assert (options.host, options.port, options.scenario, options.stop_on_eof) == (
         "127.0.0.1",
         8765,

@@ -127,8 +127,8 @@ def test_a_dead_key_must_not_be_called_again_until_it_is_forgiven(
     assert _call(ledger, time, 1_000.2, status=401, dead=True)["in_flight_after_refusal"] == 1
     assert _call(ledger, time, 1_001.0, status=401, dead=True)["calls_after_refusal"] == 1
     assert _call(ledger, time, 1_002.0, _TWIN)["calls_after_refusal"] == 1
-    ledger.forgive(_KEY)
-    ledger.forgive(_OTHER)
+    ledger.mark_working(_KEY)
+    ledger.mark_working(_OTHER)
     assert _call(ledger, time, 1_003.0)["calls_after_refusal"] == 1
 
 

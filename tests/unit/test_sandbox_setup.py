@@ -125,7 +125,7 @@ def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
     spoiling = Fault("groq", "reset_after", share=0.5)
     faults.add(spoiling)
     hits = sum(
-        faults.pick("groq", first, "m", 1.0, spoiling=True) is not None for _ in range(1_000)
+        faults.pick("groq", first, "m", 1.0, breaking=True) is not None for _ in range(1_000)
     )
     assert 400 < hits < 600
     # It spoils answers and does not refuse calls.
