@@ -133,7 +133,7 @@ def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resum
         receiver.with_hub()
         send(url, "a", *range(20))
         receiver.until_asked()
-        receiver.consumer.cancel_by_queue("a")  # while messages for it are sent
+        receiver.consumer.cancel_by_queue("a")  # while a request for its messages is open
         send(url, "b", "still served")
         receiver.until(lambda: receiver.bodies == ["still served"])
         send(url, "a", *range(20, 30))

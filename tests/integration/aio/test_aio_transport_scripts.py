@@ -71,8 +71,8 @@ def test_of_large_messages_fewer_are_listed(books: Any, size: int, more: list[st
     assert listed(books) == ["1", *more]
 
 
-# How long all workers were silent, until when no worker was to be given up (both in seconds), and
-# for how long none is given up now; None means that dead workers are given up.
+# How long all workers were silent, until when no worker was to be given up (in seconds from now),
+# and for how long none is given up now; None means that dead workers are given up.
 @pytest.mark.parametrize(
     ("silent_s", "held_s", "hold_s"),
     [

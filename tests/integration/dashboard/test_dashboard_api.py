@@ -58,7 +58,7 @@ async def test_a_flower_without_keys_knows_those_of_the_workers(serve: Serve) ->
         "GROQ_API_KEY_2",
         "GROQ_API_KEY_10",
     ]
-    # A job that no worker has had for ten minutes is gone.
+    # A key that no worker has had for ten minutes is gone.
     stored = json.loads(await site.redis.hget(names.keys, old.id))
     stored["seen_s"] -= 601
     await site.redis.hset(names.keys, old.id, json.dumps(stored))

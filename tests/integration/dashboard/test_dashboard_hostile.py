@@ -87,7 +87,7 @@ async def test_without_a_configured_login_or_token_every_request_is_refused(
 async def raw(site: Site, text: bytes) -> bytes:
     """Send raw bytes.
 
-    Return the bytes received until the connection ends or falls silent.
+    Return the head of the response.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", int(site.host.rpartition(":")[2]))
     writer.write(text)

@@ -52,7 +52,7 @@ async def test_usage_is_grouped_filtered_and_priced(
         answer = await site.client.get(USAGE, params=query, auth=LOGIN)
         assert answer.status_code == 200, answer.text
         usage = answer.json()
-        assert len(usage["rows"]) == len(usage["totals"]), "all usage is of the present minute"
+        assert len(usage["rows"]) == len(usage["totals"]), "all usage is in one step of the report"
         group = usage["by"][-1]
         return {row[group]: row for row in usage["totals"]}
 

@@ -178,7 +178,7 @@ async def test_reservations_of_a_process_that_died_expire_soon(
         at_once += 1
     refilled = (4_000 + lives.wait_ms) // 100
     assert refilled - 5 <= at_once <= refilled, (
-        "all tokens except those of the living process and the margin"
+        "all calls except those of the living process and the margin"
     )
     assert await pool.confirm(ahead[1]) is None, "if its process only hangs, it asks again"
     assert not (await pool.settle(lives, OK)).late

@@ -70,7 +70,7 @@ async def test_tokens_that_a_call_did_not_use_come_back_on_top_of_what_the_provi
     refusal = await lease(pool, tokens=2_000)
     await pool.settle(refusal, refused(0, Scope.KEY, ObservedLimit(Dimension.TPM, 6_000, 1_000)))
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(1_000, abs=1), (
-        "no tokens were reserved"
+        "the refused call keeps no tokens reserved"
     )
 
 
@@ -225,7 +225,7 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
         bucket.dimension: bucket.remaining for bucket in (await pool.snapshot()).keys[0].buckets
     }
     assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(7_000)}, (
-        "the tokens of the other calls stay used"
+        "the requests and tokens of the other calls stay used"
     )
     clock.tick(1_000)
     assert (await lease(pool, tokens=7_000)).wait_ms == 0

@@ -164,7 +164,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
         (
             Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429),
             False,
-        ),  # a limit of no scope
+        ),  # a limit of no account
         (
             Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE),
             False,

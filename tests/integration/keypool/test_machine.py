@@ -90,7 +90,7 @@ class PoolMachine(SettlementRules):
             for key in usable:
                 if self.model.blocked_until(key.id, key.account or "") <= until_ms:
                     assert self.model.level(key.account or "", self.began_ms, until_ms) < 2.7, (
-                        "the tokens of its call and the margin"
+                        "less than its call and the margin is left"
                     )
 
     @rule(ms=st.sampled_from([1, 40, 1_000, 9_000, 60_000]))

@@ -42,7 +42,7 @@ def job(model: str, **options: Any) -> LeaseRequest:
 
 
 async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
-    """Make more jobs than fit stand in a line that is not served."""
+    """Put more jobs than fit into a line that is not served."""
     await line.rest()
     return [await line.stand(str(n), resource=MODEL, waited_ms=jobs - n) for n in range(jobs)]
 
