@@ -15,7 +15,7 @@ Requests = list[tuple[str, str, dict[str, Any]]]
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Requests]]:
-    """Makes a provider whose connections return one answer or fail, and requests to it."""
+    """Makes a provider whose connections return one answer or fail, and a list of its requests."""
 
     def make(service: str, outcome: Any) -> tuple[Any, Requests]:
         at = f"https://{service}.example"

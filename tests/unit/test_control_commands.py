@@ -165,7 +165,7 @@ def _worker(scaler: Any = None) -> Any:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit this process to 264 open files, enough for 200 jobs."""
+    """Report a limit of 264 open files, which is enough for 200 jobs."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (264, 264))
 
 

@@ -114,7 +114,7 @@ def test_a_call_counts_against_each_limit_in_its_own_unit(dimension: str, counte
     assert cost.in_dimension(dimension) == counted
 
 
-# When a key opens, what is left of its limits, and how many calls within how many seconds.
+# What is left of a key's limits, when it opens, and how many calls within how many seconds.
 @pytest.mark.parametrize(
     ("limits", "opens_s", "calls"),
     [

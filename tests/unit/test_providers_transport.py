@@ -73,7 +73,7 @@ async def test_a_connection_that_the_far_side_has_dropped_is_replaced_by_another
     dropped = connections._DroppedError()
     below = _Below(monkeypatch, dropped, dropped, httpx.Response(200, stream=Streamed()))
     assert (await below.send()).status_code == 200
-    assert len(set(map(id, below.progress))) == 3, "each call has its own progress"
+    assert len(set(map(id, below.progress))) == 3, "each attempt has its own progress"
     assert len(below.requests) == 3
 
 

@@ -61,7 +61,7 @@ def test_the_margin_stays_within_bounds_however_long_all_goes_well_or_ill() -> N
         spread.note(9.0, kept=False)
     assert spread.level == 1.5
     assert spread.factor() == pytest.approx(9.0 * 3), (
-        "a wait longer than all before grows in proportion"
+        "above 1, the level raises the largest ratio seen in proportion"
     )
     spread.level = 1.0
     assert spread.factor() == 9.0

@@ -21,7 +21,7 @@ MAIL = {"from": "a@s.example", "to": ["b@x.example", "c@x.example"], "subject": 
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbid processes: on some systems Groq's SDK starts one to find the system's name."""
+    """Keep Groq's SDK from starting a process, which on some systems finds the system's name."""
     monkeypatch.setattr("groq._base_client.get_platform", lambda: "Linux")
 
 

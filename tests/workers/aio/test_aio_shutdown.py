@@ -167,7 +167,7 @@ def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyon
     worker = start_worker("-c", "5")
     now = [aio.counted.apply_async((key, 0.1), queue=worker.queue) for _ in range(20)]
     due = time.time() + 0.5
-    # These run together, more than the prefetch would have allowed.
+    # These become due together, more than the prefetch would have allowed.
     later = [
         aio.counted.apply_async((key, 0.1), queue=worker.queue, countdown=due - time.time())
         for _ in range(20)
