@@ -12,7 +12,7 @@ KINDS = tuple(sorted({*groq_errors.REFUSALS, *ANSWER_FAULTS, *_BEFORE}))
 
 
 def break_answer(answer: Answer, fault: Fault) -> None:
-    """Spoil the answer to an accepted call, in the way that the fault names."""
+    """Break the answer to an accepted call, in the way that the fault names."""
     kind = fault.kind
     if kind == "reset_after":
         answer.ending = Ending.RESET

@@ -11,7 +11,7 @@ KINDS = tuple(sorted({*resend_errors.REFUSALS, *_ANSWER_FAULTS, *_BEFORE}))
 
 
 def break_answer(answer: Answer, fault: Fault) -> None:
-    """Spoil the answer to an accepted call, in the way that the fault names."""
+    """Break the answer to an accepted call, in the way that the fault names."""
     if fault.kind == "reset_after":
         answer.ending = Ending.RESET
     elif fault.kind == "truncated":
