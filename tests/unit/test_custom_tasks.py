@@ -97,7 +97,7 @@ def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> N
     outer.run = wrap(outer, lambda: (None, NO_OUTAGES))
     with pytest.raises(JobEnded):
         outer.apply(task_id="one", throw=True)
-    assert ended == ["one"] * 3, "each run has called its `at_end` function"
+    assert ended == ["one"] * 3, "each run has called its closer"
     assert current_run.get() is None
     for run in runs:
         with pytest.raises(JobEnded):

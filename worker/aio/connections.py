@@ -95,9 +95,8 @@ class _Blocking(_WithDriverInfo):
             if not is_replica_error(exc):
                 raise
             self.disconnect()
-            raise redis.ConnectionError(
-                f"this Redis is a replica now ({safe_message(exc)})"
-            ) from exc
+            why = safe_message(exc)
+            raise redis.ConnectionError(f"this Redis is a replica now ({why})") from exc
         finally:
             self.asked_s = None
         if hung_redis.of_process.silent:
@@ -118,9 +117,8 @@ class _Async(_WithDriverInfo):
             if not is_replica_error(exc):
                 raise
             await self.disconnect(nowait=True)
-            raise redis.ConnectionError(
-                f"this Redis is a replica now ({safe_message(exc)})"
-            ) from exc
+            why = safe_message(exc)
+            raise redis.ConnectionError(f"this Redis is a replica now ({why})") from exc
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """Send a command.
