@@ -1,6 +1,6 @@
 """Remembers the idempotency keys of a team.
 
-For 24 hours, a team keeps the body that came with a key and the answer to it.
+For 24 hours, a team keeps a fingerprint of the request that came with a key, and its answer.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ class Refused:
         status: A status in place of the kind's own.
         retry_after_s: The wait that the answer asks for, in seconds.
         cool_until_s: Until when the client has to wait, whether or not the answer asks for it.
-        hang_s: How long the client waits for an answer, in seconds.
+        hang_s: How long the client waits in vain for an answer, in seconds.
     """
 
     kind: str

@@ -15,7 +15,7 @@ from aiohttp import web
 
 
 class Foreign:
-    """Counts calls by key in windows of the clock, and judges the client."""
+    """Counts calls by key in windows aligned to the clock, and judges the client."""
 
     def __init__(self, *, window_s: int, limit: int) -> None:
         self.window_s = window_s

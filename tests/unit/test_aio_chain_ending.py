@@ -1,4 +1,4 @@
-"""The later jobs of a chain end with a job that fails."""
+"""The later jobs of a chain end with a job that fails or is revoked."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The stream of statuses: one for each poll, until its reader or Redis fails or its time ends."""
+"""The stream of statuses: one a poll, until its reader leaves, Redis fails or its time ends."""
 
 import json
 from types import SimpleNamespace

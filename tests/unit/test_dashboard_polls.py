@@ -1,4 +1,4 @@
-"""One poll of the poller: what it reads, what it wakes, and which connections it opens."""
+"""The poller's polls: what they read and wake, and which connections they open and close."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A job ends even if its dedupe key cannot be written, and so does a job that has joined it."""
+"""A job ends even if its dedupe key cannot be written; a job that has joined it ends like it."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many jobs may wait in a process for a service's keys, as backpressure asks."""
+"""How many jobs may wait in a process for a service's keys, and what backpressure is told."""
 
 import asyncio
 from collections.abc import Iterable

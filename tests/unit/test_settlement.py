@@ -1,4 +1,4 @@
-"""What a settle reports to the pool: how the call ended, its tokens, the blamed scope."""
+"""What a settle reports to the pool: how the call ended, what it counted, the blamed scope."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,6 +1,6 @@
 """The messages about files and folders that this user may not read, on any version of Python.
 
-`Path.is_file()` and `Path.is_dir()` raise for them before Python 3.14, and return False since then.
+`Path.is_file()` and `Path.is_dir()` raise for them before Python 3.14; from 3.14 they return False.
 """
 
 import os

@@ -30,7 +30,7 @@ MEGABYTE = bytes(1024 * 1024)
 
 
 class Pieces(httpx.AsyncByteStream):
-    """An answer of some megabytes and bytes."""
+    """An answer of the given number of megabytes, and the given bytes."""
 
     def __init__(self, megabytes: int, more: bytes = b"") -> None:
         self._pieces = [MEGABYTE] * megabytes + [more] * bool(more)
