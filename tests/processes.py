@@ -27,13 +27,20 @@ SPACED = "gsk_spaced canary9f3a0123456789012345678901234567890123"
 
 
 def eventually(
-    check: Callable[[], Any], *, within_s: float = 20.0, what: str = "the condition"
+    check: Callable[[], Any],
+    *,
+    within_s: float = 20.0,
+    what: str | Callable[[], str] = "the condition",
 ) -> Any:
-    """Poll until `check` returns something true, and return that."""
+    """Poll until `check` returns something true, and return that.
+
+    `what` names the condition if it does not come true; a function can add the state at that time.
+    """
     deadline = time.monotonic() + within_s
     while not (value := check()):
         if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come true within {within_s} s")
+            words = what() if callable(what) else what
+            pytest.fail(f"{words} did not come true within {within_s} s")
         time.sleep(0.05)
     return value
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fleets import Fleet
+from tests.processes import eventually
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 RESET_WITHIN_S = 2.0
@@ -58,7 +59,8 @@ def end_some_jobs(fleet: Fleet) -> None:
         "subject": "canary",
         "text": "canary",
     }
-    long_id = f"order-{'7' * 150}"
+    # A new id each time: with a known id, the result of an earlier job would end the wait at once.
+    long_id = f"order-{time.time_ns():0>150}"
     for name, kwargs, headers, job in (
         ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}, long_id),
         ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}, None),
@@ -68,6 +70,25 @@ def end_some_jobs(fleet: Fleet) -> None:
             name, kwargs=kwargs, queue=name.split(".")[1], headers=headers, task_id=job
         )
         fleet.producer.outcome(result)
+
+
+def enqueue_waiting_jobs(fleet: Fleet, count: int) -> None:
+    """Enqueue jobs that wait until the keys are reset, and have the worker pause their queue.
+
+    A lease that is given back unused wakes the queue, even if the last job has already learned that
+    all keys rest. No job is left then that would pause the queue again. So the last job is enqueued
+    when the other jobs hold no lease any more.
+    """
+    broker = fleet.producer.app.backend.client
+    fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * (count - 1))
+    eventually(
+        lambda: (
+            broker.llen("ai") + broker.hlen("ai.deferred.due.texts") == count - 1
+            and not broker.hlen("unacked")
+        ),
+        what="the wait of all jobs in the broker",
+    )
+    fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}])
 
 
 def poisoned(fleet: Fleet, *, wait: bool = True) -> Any:

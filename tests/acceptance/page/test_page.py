@@ -16,6 +16,7 @@ from tests.acceptance.page.page_driving import (
     Open,
     card,
     end_some_jobs,
+    enqueue_waiting_jobs,
     screenshot,
     state,
 )
@@ -48,9 +49,7 @@ def test_the_page_is_readable_everywhere(
         fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=600)
     first, second, third = fresh.sandbox.keys("groq")
 
-    fresh.producer.many(
-        "tasks.ai.complete", [{"prompt": "x"}] * 12
-    )  # these jobs wait until the next test resets the keys
+    enqueue_waiting_jobs(fresh, 12)
     page = open_page(site, size=size, dark=dark)
     state(page, first, "disabled")
     state(page, second, "cooling")
@@ -65,7 +64,7 @@ def test_the_page_is_readable_everywhere(
             r"No key of Groq can be used now\. 12 jobs wait\. Next key in [89]:[0-5]\d\. Show Groq",
             wrong.inner_text(),
         ),
-        what="the problem above everything else",
+        what=lambda: f"the problem above everything else (now {wrong.inner_text()!r})",
     )
     assert re.fullmatch(r"🔴 Groq: next key in [89]:[0-5]\d · Keys", page.title())
     assert page.evaluate("document.documentElement.dataset.bsTheme") == (
