@@ -185,9 +185,7 @@ class Keywheel:
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any: ...
 
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any:
-        """Wait for a job's result, also while the job is deferred.
-
-        After a time-out the job goes on.
+        """Wait for a job's result, also while it is deferred. After a time-out the job goes on.
 
         Args:
             job: The job's id.
