@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.flower_process import LOGIN, flower
-from tests.acceptance.page.page_driving import WIDE, Open
+from tests.acceptance.page.page_driving import WIDE, Open, await_end_of_all_jobs
 from tests.chromium import ARGUMENTS, CHROMIUM
 from tests.fleets import Fleet, StartFleet
 from tests.tuned import tuned
@@ -79,7 +79,10 @@ def open_page(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture
 def fresh(fleet: Fleet) -> Fleet:
-    """Reset all keys, make some calls with them, and delete all dead letters."""
+    """Reset all keys, make some calls with them, and delete all dead letters.
+
+    The jobs that an earlier test left behind end first.
+    """
     fleet.sandbox.control("reset")
     client = fleet.producer.app.backend.client
     if names := client.keys("{kw:dead}:*"):
@@ -87,4 +90,5 @@ def fresh(fleet: Fleet) -> Fleet:
     fleet.producer.ask("tasks.admin.reset_keys", include_disabled=True)
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
     fleet.producer.await_all(ids, within_s=30)
+    await_end_of_all_jobs(fleet)  # jobs of the test before would wait beside those of this test
     return fleet

@@ -72,6 +72,18 @@ def end_some_jobs(fleet: Fleet) -> None:
         fleet.producer.outcome(result)
 
 
+def await_end_of_all_jobs(fleet: Fleet) -> None:
+    """Wait until the broker holds no job: Redis has no empty lists and hashes."""
+    queues = [name for service in ("ai", "email") for name in (service, f"{service}.deferred")]
+    keys = ["unacked", *queues, *(f"{queue}.due.texts" for queue in queues)]
+    broker = fleet.producer.app.backend.client
+    eventually(
+        lambda: not broker.exists(*keys),
+        within_s=30,
+        what=lambda: f"the end of all jobs (left: {[key for key in keys if broker.exists(key)]})",
+    )
+
+
 def enqueue_waiting_jobs(fleet: Fleet, count: int) -> None:
     """Enqueue jobs that wait until the keys are reset, and have the worker pause their queue.
 
