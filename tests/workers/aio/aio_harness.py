@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, eventually, hang_up
+from tests.processes import ROOT, await_end, eventually, hang_up
 
 APP = "tests.workers.aio.aio_app"
 
@@ -37,7 +37,13 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 command,
                 cwd=log.parent,
-                env={**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment},
+                env={
+                    **os.environ,
+                    "AIO_REDIS_URL": url,
+                    "PYTHONPATH": str(ROOT),
+                    "PYTHONFAULTHANDLER": "1",
+                    **environment,
+                },
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -61,9 +67,9 @@ class WorkerProcess:
 
     def await_exit(self, *, within_s: float = 20.0) -> int:
         try:
-            return self.process.wait(within_s)
+            return await_end(self.process, within_s=within_s)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-3000:]}")
+            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-6000:]}")
 
     def close(self) -> None:
         if self.process.poll() is None:
