@@ -1,12 +1,15 @@
 """How a worker that ends waits for its jobs, and what it does meanwhile; without a real clock."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
+from celery import Celery
 from celery.worker import state
+from kombu.asynchronous import Hub
 from kombu.message import Message
 
 from worker.aio import hung_redis, lifespan, shutdown
@@ -317,3 +320,29 @@ def test_a_soft_shutdown_begins_the_watch_for_a_redis_that_hangs(
     )
     wait_softly(pool_of(monkeypatch, 0, 0), SimpleNamespace(app=SimpleNamespace(conf=conf)))
     redis_answers.begin.assert_called_once_with(cold=True)
+
+
+def test_a_signal_handler_sends_events_and_acknowledgements_while_its_thread_holds_their_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Celery("interrupted", broker="memory://", set_as_current=False)
+    conf = SimpleNamespace(
+        worker_soft_shutdown_timeout=0, worker_enable_soft_shutdown_on_idle=False
+    )
+    ended = threading.Event()
+
+    def interrupted() -> None:
+        with app.connection_for_write() as connection, app.events.Dispatcher(connection) as events:
+            hub = Hub()
+            consumer = SimpleNamespace(event_dispatcher=events, hub=hub)
+            worker = SimpleNamespace(app=SimpleNamespace(conf=conf), consumer=consumer)
+            with events.mutex, hub._ready_lock:  # the signal comes here
+                wait_softly(pool_of(monkeypatch, 0, 0), worker)
+                events.send("task-succeeded", uuid="1")
+                send_acknowledgements(hub)
+            hub.close()
+        ended.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    assert ended.wait(20)
+    app.close()

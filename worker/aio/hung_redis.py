@@ -44,7 +44,7 @@ class HungRedis:
     def __init__(self, *, silent_s: float = _SILENT_S) -> None:
         self._silent_s = silent_s
         self._connections: WeakSet[Any] = WeakSet()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its own thread in it
         # Not an event: its lock is not reentrant, and one signal handler may interrupt another.
         self._began = SimpleQueue[None]()
         self._ended = threading.Event()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from typing import Any, Protocol
 
@@ -124,6 +125,7 @@ def wait_softly(pool: Running, worker: Any) -> None:
     """
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
+    _replace_locks(worker)
     pool.calls.drain()
     # This is needed even without a wait. Otherwise waiting jobs would take the slots of jobs that
     # are cancelled next.
@@ -136,6 +138,20 @@ def wait_softly(pool: Running, worker: Any) -> None:
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and (pool.running or idle_too):
         pool.calls.wait(0.1)
+
+
+def _replace_locks(worker: Any) -> None:
+    """Let this thread send events and acknowledgements, whatever the signal has interrupted.
+
+    The locks of Celery's event dispatcher and of kombu's hub are not reentrant. If the signal came
+    while this thread held one of them, the handler would wait for its own thread for ever. The
+    interrupted call still releases the lock that it holds.
+    """
+    consumer = getattr(worker, "consumer", None)
+    if (dispatcher := getattr(consumer, "event_dispatcher", None)) is not None:
+        dispatcher.mutex = threading.Lock()
+    if (hub := getattr(consumer, "hub", None)) is not None:
+        hub._ready_lock = threading.Lock()  # noqa: SLF001 - kombu has no public way
 
 
 def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:

@@ -32,7 +32,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._limit = limit
         self._prepare = prepare
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its own thread in it
         self._alive = 0
         self._unclaimed = 0
         """Submitted calls minus free threads; above 0, one more thread is useful."""
