@@ -6,7 +6,6 @@ of this folder share the workers; tests/spreading.py keeps them in one process.
 Any other pool that Celery knows by a name runs the same tests: `CONFORMANCE_POOLS=gevent,solo`.
 """
 
-import gc
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -14,6 +13,7 @@ import pytest
 
 from sandbox.redis import EmbeddedRedis
 from tests.measuring import unmeasured_children
+from tests.processes import collect_results
 from tests.workers.pools.pool_differences import DIFFERENCES, NOT_TRIED
 from tests.workers.pools.pool_worker import KINDS, Pool
 
@@ -27,7 +27,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
             for number, (name, kind) in enumerate(KINDS.items())
         }
         yield started.__getitem__
-        gc.collect()  # results unsubscribe when they are collected, which needs a running server
+        collect_results()
         for pool in started.values():
             pool.close()
 
